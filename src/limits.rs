@@ -1,0 +1,152 @@
+//! Every bound in one place: what an operator may set (`Limits`), and what is fixed, with the reason.
+//!
+//! In:    the checked configuration (`config/`), at start and at SIGHUP.
+//! Out:   `Limits`, shared by all shards; constants and the relations between them.
+//! Never: enforces anything; the module that hits a limit does.
+
+use std::time::Duration;
+
+/// Bytes of one receive buffer: one read of a fast client, half the buffers of a 16 KiB choice.
+pub const BUFFER_BYTES: usize = 8 * 1024;
+/// Receive buffers of the whole process, divided by its shards: 16 MiB, whatever the connections.
+pub const BUFFERS_TOTAL: usize = 2048;
+/// Fewest receive buffers a shard gets.
+pub const BUFFERS_MIN: usize = 64;
+/// Segments that one SENDMSG carries; the kernel's `UIO_MAXIOV` is 1024.
+pub const SEND_SEGMENTS_MAX: usize = 64;
+/// Bytes that one send offers to the kernel at most: what a socket can take at once is less.
+pub const SEND_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// RFC 6455 section 5.5: a control frame's payload.
+pub const CONTROL_BYTES_MAX: usize = 125;
+/// Bytes of a room's or a user's name (SPEC section 3).
+pub const NAME_BYTES_MAX: usize = 128;
+/// Levels of nesting that a message's content may have: what careful JSON parsers stop at.
+pub const CONTENT_DEPTH_MAX: usize = 128;
+/// Header fields of a request head.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of a request target: longer is 414.
+pub const TARGET_BYTES_MAX: usize = 4096;
+/// Malformed messages that a connection may have in reserve; one comes back each second. A flood
+/// beyond closes with 1008.
+pub const STRIKES_MAX: u32 = 20;
+/// Connections that the heartbeat and the other deadlines look at in one turn.
+pub const DEADLINES_PER_TURN: usize = 1024;
+/// Connections that a shutdown closes a second at least, and a shard in one turn at most.
+pub const DRAIN_PER_SECOND_MIN: u64 = 2000;
+/// Share of a table (one in so many) that moves leave free, and that accepting leaves free.
+pub const TABLE_RESERVE_MOVES: usize = 50;
+/// See [`TABLE_RESERVE_MOVES`]; accepting goes on longer than moves do.
+pub const TABLE_RESERVE_ACCEPT: usize = 200;
+/// Sockets a ring's table can hold (`IORING_MAX_FIXED_FILES`).
+pub const TABLE_SLOTS_MAX: usize = 1 << 20;
+/// Requests that one plain HTTP connection may take to be read (hyper's header timeout).
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+const _: () = assert!(TABLE_RESERVE_ACCEPT > TABLE_RESERVE_MOVES, "accept outlasts moves");
+const _: () = assert!(SEND_SEGMENTS_MAX <= 1024, "UIO_MAXIOV");
+const _: () = assert!(BUFFERS_TOTAL >= BUFFERS_MIN && BUFFERS_TOTAL <= 32768, "buffer ring");
+const _: () = assert!(TABLE_SLOTS_MAX < 1 << crate::id::SLOT_BITS, "a slot fits a tag");
+
+/// What happens to a reader whose queue is full (`client.policy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// Closed with 1013 `slow consumer`, by reset.
+    Disconnect,
+    /// The oldest room messages are dropped and the reader is told how many (`lag`).
+    DropOldest,
+}
+
+/// Whether a room's members may sit on other shards than its home (`rooms.spread`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Only where the home's table is full or its core saturated by that room.
+    Auto,
+    /// Never: who finds the home full is refused.
+    Never,
+    /// Always: a member stays where it was accepted.
+    Always,
+}
+
+/// What may change while the server runs (SIGHUP).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// `client.queue_bytes`: unsent bytes a connection may have queued before a further payload.
+    pub queue_bytes: usize,
+    /// `client.policy`.
+    pub policy: SlowPolicy,
+    /// `client.message_bytes`: longest message of a room member, in bytes, fragments together.
+    pub message_bytes: usize,
+    /// `client.close_timeout`: wait for the peer's close frame and FIN before the socket is reset.
+    pub close_timeout: Duration,
+    /// `echo.enabled`.
+    pub echo_enabled: bool,
+    /// `echo.message_bytes`: longest message on `/echo`, in bytes.
+    pub echo_message_bytes: usize,
+    /// `rooms.announce_max`: members up to which each join and leave is announced.
+    pub announce_max: usize,
+    /// `rooms.announce_every`: pause between two summaries of joins and leaves in larger rooms.
+    pub announce_every: Duration,
+    /// `rooms.spread`.
+    pub spread: Spread,
+    /// `rooms.members_max`: members of one room.
+    pub members_max: Option<usize>,
+    /// `rooms.max`: rooms of the whole process.
+    pub rooms_max: Option<usize>,
+    /// `rooms.tick_bytes`: payload of one room in one turn; the rest waits for the next.
+    pub room_tick_bytes: usize,
+    /// `heartbeat.ping_after`: silence after which the server pings.
+    pub ping_after: Duration,
+    /// `heartbeat.timeout`: silence after which the connection is closed.
+    pub heartbeat_timeout: Duration,
+    /// `handshake.timeout`: from accept to a complete request head.
+    pub handshake_timeout: Duration,
+    /// `handshake.head_bytes`: longest request head.
+    pub head_bytes: usize,
+    /// `limits.connections_max`: connections of the whole process.
+    pub connections_max: usize,
+    /// `limits.connections_per_address`: connections of one remote address.
+    pub connections_per_address: Option<usize>,
+    /// `limits.queue_bytes`: all clients' queues and half-received messages together.
+    pub queue_bytes_total: usize,
+    /// `limits.http_connections`: plain HTTP connections of the whole process.
+    pub http_connections: usize,
+    /// `shutdown.grace`.
+    pub shutdown_grace: Duration,
+    /// `server.gather_sends`: a turn with so many sends waits a little for more input.
+    pub gather_sends: usize,
+    /// `server.gather_max`: completions it waits for at most.
+    pub gather_max: usize,
+    /// `server.gather_wait`: how long it waits at most.
+    pub gather_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 1 << 20,
+            policy: SlowPolicy::Disconnect,
+            message_bytes: 64 << 10,
+            close_timeout: Duration::from_secs(5),
+            echo_enabled: true,
+            echo_message_bytes: 16 << 20,
+            announce_max: 256,
+            announce_every: Duration::from_secs(1),
+            spread: Spread::Auto,
+            members_max: None,
+            rooms_max: None,
+            room_tick_bytes: 256 << 10,
+            ping_after: Duration::from_secs(54),
+            heartbeat_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            head_bytes: 16 << 10,
+            connections_max: TABLE_SLOTS_MAX,
+            connections_per_address: None,
+            queue_bytes_total: 256 << 20,
+            http_connections: 256,
+            shutdown_grace: Duration::from_secs(10),
+            gather_sends: 64,
+            gather_max: 256,
+            gather_wait: Duration::from_millis(1),
+        }
+    }
+}
