@@ -6,7 +6,12 @@
 // Vocabulary: words that everyone may say and that say nothing about each other.
 pub mod counters;
 pub mod id;
+pub mod io;
 pub mod limits;
 pub mod payload;
 pub mod time;
-pub mod io;
+
+// Head and frame.
+pub mod http;
+
+pub mod ws;
