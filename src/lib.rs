@@ -6,7 +6,13 @@
 // Vocabulary: words that everyone may say and that say nothing about each other.
 pub mod counters;
 pub mod id;
+pub mod io;
 pub mod limits;
 pub mod payload;
 pub mod time;
-pub mod io;
+pub mod warn;
+
+// The cold half.
+pub mod cli;
+pub mod config;
+pub mod server;
