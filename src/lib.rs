@@ -15,4 +15,5 @@ pub mod warn;
 // The cold half.
 pub mod cli;
 pub mod config;
+pub mod probe;
 pub mod server;

@@ -194,6 +194,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::config::{Amount, LogFormat, LogLevel};
 
     #[test]
     fn the_arguments_are_well_formed() {
@@ -204,5 +205,19 @@ mod tests {
     fn an_assignment_parts_at_its_first_equals_sign() {
         assert_eq!(assignment("admin.key=a=b"), Ok(("admin.key".into(), "a=b".into())));
         assert!(assignment("admin.key").is_err());
+    }
+
+    #[test]
+    fn flags_of_their_own_name_set_their_keys_and_beat_set() {
+        let line = "ringhall --listen 127.0.0.1:0 --listen [::1]:0 --admin 127.0.0.1:0 --shards 3 \
+                    --log warn --log-format json --set server.shards=2 --set rooms.max=9";
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+        let config = crate::config::load(arguments.serve.sources()).unwrap().config;
+        assert_eq!(config.listen.len(), 2);
+        assert_eq!(config.admin_listen.port(), 0);
+        assert_eq!(config.shards, Amount::Count(3));
+        assert_eq!(config.log_level, LogLevel::Warn);
+        assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.limits.rooms_max, Some(9));
     }
 }

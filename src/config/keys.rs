@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::kind::Kind;
 use super::{Amount, Config, LogFormat, LogLevel, Placement};
-use crate::limits::{SlowPolicy, Spread, TABLE_SLOTS_MAX};
+use crate::limits::{SHARDS_MAX, SlowPolicy, Spread, TABLE_SLOTS_MAX};
 
 /// One key of the configuration.
 pub struct Key {
@@ -60,8 +60,6 @@ const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 /// Bound of a message: several of them fit a batch, whose length is a `u32`.
 const MESSAGE_MAX: usize = 256 * MIB;
-/// Shards: mesh queues and doorbells grow with their square.
-pub(super) const SHARDS_MAX: usize = 1024;
 /// Connections that as many shards' tables could hold.
 const CONNECTIONS_MAX: usize = SHARDS_MAX * TABLE_SLOTS_MAX;
 /// Rooms, and members of one: an index of 32 bits with room to spare.

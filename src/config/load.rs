@@ -76,12 +76,11 @@ fn is_service_link(name: &str) -> bool {
     rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_")
 }
 
-/// One value in force.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Setting {
+/// One value in force, spelled in TOML (a secret in clear), and where it came from.
+#[derive(Clone)]
+struct Setting {
     text: String,
-    /// Where it came from.
-    pub origin: Origin,
+    origin: Origin,
 }
 
 /// A checked configuration with its provenance.

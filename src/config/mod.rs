@@ -22,7 +22,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use kind::Kind;
-pub use load::{DEFAULT_FILE, Differences, Flag, Loaded, Setting, Sources, load};
+pub use load::{DEFAULT_FILE, Differences, Flag, Loaded, Sources, load};
 pub use problem::{Origin, Problem};
 pub use show::{DEFAULT_TOML, default_toml, markdown};
 

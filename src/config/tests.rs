@@ -241,37 +241,58 @@ fn every_value_out_of_its_range_is_refused() {
     }
 }
 
+/// A combination that cannot be: what is set, the key that is blamed, the other that is named.
+struct Clash(&'static [(&'static str, &'static str)], &'static str, &'static str);
+
+static CLASHES: &[Clash] = &[
+    Clash(&[("heartbeat.timeout", "54s")], "heartbeat.timeout", "heartbeat.ping_after"),
+    Clash(&[("client.queue_bytes", "256KiB")], "client.queue_bytes", "rooms.tick_bytes"),
+    Clash(&[("rooms.tick_bytes", "600KiB")], "rooms.tick_bytes", "client.queue_bytes"),
+    Clash(&[("limits.queue_bytes", "2MiB")], "limits.queue_bytes", "echo.message_bytes"),
+    Clash(
+        &[("client.queue_bytes", "20MiB"), ("limits.queue_bytes", "16MiB")],
+        "limits.queue_bytes",
+        "client.queue_bytes",
+    ),
+    Clash(
+        &[("client.message_bytes", "20MiB"), ("limits.queue_bytes", "16MiB")],
+        "limits.queue_bytes",
+        "client.message_bytes",
+    ),
+    Clash(&[("server.mesh_bytes", "64KiB")], "server.mesh_bytes", "rooms.tick_bytes"),
+    Clash(&[("client.message_bytes", "8MiB")], "client.message_bytes", "server.mesh_bytes"),
+    Clash(&[("admin.listen", "0.0.0.0:8001")], "admin.listen", "admin.key"),
+    Clash(&[("admin.listen", "0.0.0.0:1"), ("admin.key", "short")], "admin.key", "admin.listen"),
+    Clash(&[("admin.listen", "127.0.0.1:8000")], "admin.listen", "server.listen"),
+    Clash(&[("server.listen", "0.0.0.0:8001")], "server.listen", "admin.listen"),
+    Clash(
+        &[("server.placement", "accept"), ("rooms.spread", "never")],
+        "rooms.spread",
+        "server.placement",
+    ),
+];
+
 #[test]
 fn combinations_that_cannot_be_are_refused_with_both_keys() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
-        (&[("heartbeat.timeout", "54s")], "heartbeat.timeout", "heartbeat.ping_after"),
-        (&[("client.queue_bytes", "256KiB")], "client.queue_bytes", "rooms.tick_bytes"),
-        (&[("rooms.tick_bytes", "600KiB")], "rooms.tick_bytes", "client.queue_bytes"),
-        (&[("limits.queue_bytes", "2MiB")], "limits.queue_bytes", "echo.message_bytes"),
-        (&[("server.mesh_bytes", "64KiB")], "server.mesh_bytes", "rooms.tick_bytes"),
-        (&[("client.message_bytes", "8MiB")], "client.message_bytes", "server.mesh_bytes"),
-        (&[("admin.listen", "0.0.0.0:8001")], "admin.listen", "admin.key"),
-        (&[("admin.listen", "127.0.0.1:8000")], "admin.listen", "server.listen"),
-        (&[("server.listen", "0.0.0.0:8001")], "server.listen", "admin.listen"),
-        (
-            &[("server.placement", "accept"), ("rooms.spread", "never")],
-            "rooms.spread",
-            "server.placement",
-        ),
-        (
-            &[
-                ("client.queue_bytes", "8MiB"),
-                ("limits.queue_bytes", "4MiB"),
-                ("echo.enabled", "0==1"),
-            ],
-            "echo.enabled",
-            "true or false",
-        ),
-    ];
-    for (flags, key, other) in cases {
+    for Clash(flags, key, other) in CLASHES {
         let problems = set(flags).expect_err(key);
-        let named = problems.iter().any(|p| p.contains(&format!(" {key}: ")) && p.contains(other));
-        assert!(named, "{key}: {problems:?}");
+        let blamed = |text: &&String| text.starts_with(&format!("--set: {key}: "));
+        let both = problems.iter().filter(blamed).any(|text| text.contains(&format!("{other} = ")));
+        assert!(both, "{key}: {problems:?}");
+    }
+}
+
+#[test]
+fn combinations_that_can_be_are_not_refused() {
+    for flags in [
+        &[("client.queue_bytes", "4KiB"), ("rooms.tick_bytes", "2KiB")][..],
+        &[("limits.queue_bytes", "2MiB"), ("echo.enabled", "false")],
+        &[("server.listen", "127.0.0.1:0"), ("admin.listen", "127.0.0.1:0")],
+        &[("server.listen", "127.0.0.1:9"), ("admin.listen", "127.0.0.2:9")],
+        &[("admin.listen", "0.0.0.0:9"), ("admin.key", "longenough")],
+        &[("admin.listen", "[::ffff:127.0.0.1]:9")],
+    ] {
+        assert!(set(flags).is_ok(), "{flags:?}");
     }
 }
 
