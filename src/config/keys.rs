@@ -108,7 +108,7 @@ pub static KEYS: &[Key] = &[
         "server.notsent_lowat",
         "16KiB",
         Kind::Bytes(4 * KIB, 64 * MIB, |c, v| c.notsent_lowat = v),
-        "Unsent bytes the kernel keeps for a socket (TCP_NOTSENT_LOWAT); the rest waits in our queue.",
+        "Unsent bytes the kernel keeps for a socket (TCP_NOTSENT_LOWAT); more waits in a queue.",
     ),
     restart(
         "server.mesh_messages",
@@ -219,7 +219,7 @@ pub static KEYS: &[Key] = &[
             ("never", |c| c.limits.spread = Spread::Never),
             ("always", |c| c.limits.spread = Spread::Always),
         ]),
-        "Whether a room's members may sit on several shards; auto: when its own is full or saturated.",
+        "Whether a room may sit on several shards; auto: when its own is full or saturated.",
     ),
     reload(
         "rooms.members_max",
@@ -237,7 +237,7 @@ pub static KEYS: &[Key] = &[
         "rooms.tick_bytes",
         "256KiB",
         Kind::Bytes(KIB, 512 * MIB, |c, v| c.limits.room_tick_bytes = v),
-        "Payload of one room in one turn, the rest waits for the next; at most half client.queue_bytes.",
+        "Payload of one room in one turn; the rest waits. At most half of client.queue_bytes.",
     ),
     reload(
         "heartbeat.ping_after",

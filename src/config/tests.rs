@@ -35,6 +35,50 @@ fn the_tables_defaults_are_the_limits_defaults() {
     assert_eq!(Config::default().limits, Limits::default());
 }
 
+/// A value that the key takes and that is not its default.
+fn another(key: &Key) -> String {
+    match &key.kind {
+        Kind::Addresses(_) | Kind::Address(_) => "127.0.0.3:3".into(),
+        Kind::Count(_, most, _) | Kind::CountOr(_, _, most, _) => most.to_string(),
+        Kind::Bytes(_, most, _) => most.to_string(),
+        Kind::Time(_, most, _) => unit::show_time(*most),
+        Kind::Flag(_) => (key.default != "true").to_string(),
+        Kind::Words(words) => {
+            let mut others = words.iter().filter(|(word, _)| *word != key.default);
+            others.next_back().unwrap().0.into()
+        }
+        Kind::Secret(_) | Kind::Folder(_) => "elsewhere".into(),
+    }
+}
+
+#[test]
+fn each_key_sets_the_field_of_its_name_and_no_other_key_does() {
+    let fields = |config: &Config| -> Vec<String> {
+        format!("{config:?}").split(", ").map(str::to_owned).collect()
+    };
+    let mut seen: Vec<String> = Vec::new();
+    for key in KEYS {
+        let mut config = Config::default();
+        let before = fields(&config);
+        key.kind.read(kind::Given::Text(&another(key)), &mut config).expect(key.name);
+        let changed: Vec<String> = before
+            .into_iter()
+            .zip(fields(&config))
+            .filter(|(before, after)| before != after)
+            .filter_map(|(_, after)| {
+                let name = after.rsplit_once(": ")?.0.split_whitespace().next_back()?;
+                Some(name.to_owned())
+            })
+            .collect();
+        assert!(!changed.is_empty(), "{} sets nothing", key.name);
+        for field in &changed {
+            assert!(field.contains(key.leaf()), "{} sets {field}", key.name);
+            assert!(!seen.contains(field), "{} sets {field} too", key.name);
+        }
+        seen.extend(changed);
+    }
+}
+
 #[test]
 fn default_toml_is_what_the_table_says() {
     let wanted = default_toml();
