@@ -10,8 +10,27 @@ pub mod io;
 pub mod limits;
 pub mod payload;
 pub mod time;
+pub mod warn;
 
-// Head and frame.
+// 1 bytes in, 6 bytes out.
+// 2 head and frame.
 pub mod http;
-
 pub mod ws;
+
+// 3 connection.
+pub mod conn;
+
+// 4 room.
+pub mod protocol;
+pub mod room;
+
+// 5 fan-out.
+pub mod fanout;
+pub mod mesh;
+pub mod shard;
+
+// The cold half.
+pub mod cli;
+pub mod config;
+pub mod probe;
+pub mod server;

@@ -52,7 +52,7 @@ impl<I: Io> Shard<I> {
         let due = state.now.after(state.limits.handshake_timeout);
         state.wheel.set(&mut state.conns, id.slot, due);
         if state.drain.is_some() {
-            return state.refuse(id, shutting_down(&mut self.state.random));
+            return state.refuse_for_shutdown(id);
         }
         if !state.shared.admit(state.limits.connections_max) {
             let message = "the server holds as many connections as limits.connections_max allows; \
@@ -219,7 +219,7 @@ impl<I: Io> Shard<I> {
     fn upgrade(&mut self, id: ConnId, upgrade: Upgrade, leftover: Vec<u8>) {
         let state = &mut self.state;
         if state.drain.is_some() {
-            return state.refuse(id, shutting_down(&mut state.random));
+            return state.refuse_for_shutdown(id);
         }
         let Some(conn) = state.conns.get(id) else { return };
         let is_placed = conn.flags.has(Flags::PLACED);
@@ -431,6 +431,12 @@ impl State {
         self.refuse(id, Refusal::for_now(kind, message, retry));
     }
 
+    pub(super) fn refuse_for_shutdown(&mut self, id: ConnId) {
+        let retry = self.random.u32(1..=10);
+        let message = "the server is shutting down; come back";
+        self.refuse(id, Refusal::for_now(RefusalKind::ShuttingDown, message, retry));
+    }
+
     /// Answers a request with a refusal; the connection ends when the peer has had it.
     pub(super) fn refuse(&mut self, id: ConnId, refusal: Refusal) {
         let Some(conn) = self.conns.get(id) else { return };
@@ -449,9 +455,4 @@ impl State {
 /// Slots that are kept free.
 pub(super) fn reserve(table_slots: usize, one_in: usize) -> usize {
     (table_slots / one_in).max(4)
-}
-
-fn shutting_down(random: &mut fastrand::Rng) -> Refusal {
-    let retry = random.u32(1..=10);
-    Refusal::for_now(RefusalKind::ShuttingDown, "the server is shutting down; come back", retry)
 }

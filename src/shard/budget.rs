@@ -14,8 +14,9 @@ use std::sync::atomic::Ordering;
 use crate::conn::disconnect::Disconnect;
 use crate::conn::{Conn, Flags};
 use crate::counters::Counter;
-use crate::id::ConnId;
-use crate::shard::State;
+use crate::id::{ConnId, ShardId};
+use crate::io::{CloseHow, Io};
+use crate::shard::{Shard, State};
 
 impl State {
     /// Brings the sum up to date with one connection's weight.
@@ -40,9 +41,6 @@ impl State {
         } else if weight == 0 && conn.flags.take(Flags::HOLDING) {
             budget.holders.fetch_sub(1, Ordering::Relaxed);
         }
-        if weight > held && budget.bytes.load(Ordering::Relaxed) > self.limits.queue_bytes_total {
-            self.over_budget = true;
-        }
     }
 
     /// A connection is gone: so is its weight.
@@ -55,29 +53,51 @@ impl State {
         }
     }
 
-    /// Ends the heaviest connections of this shard until the process is within its budget, or none
-    /// is left here that holds more than the average.
-    pub(super) fn collect_dues(&mut self) -> Vec<ConnId> {
-        let limit = self.limits.queue_bytes_total;
-        let budget = &self.shared.budget;
-        let sum = budget.bytes.load(Ordering::Relaxed);
-        if sum <= limit {
-            return Vec::new();
-        }
-        let average = sum / budget.holders.load(Ordering::Relaxed).max(1);
+    /// The heaviest connections of this shard, as many as bring the process back into its budget;
+    /// none that holds less than the average.
+    fn debtors(&mut self, excess: usize, average: usize) -> Vec<ConnId> {
         let holders = self.conns.iter_mut().filter(|(_, conn)| conn.held >= average.max(1));
         let mut heavy: Vec<_> = holders.map(|(id, conn)| (conn.held, id)).collect();
         heavy.sort_unstable_by(|a, b| b.cmp(a));
-        let mut excess = sum - limit;
-        let mut ended = Vec::new();
-        for (held, id) in heavy {
-            self.end(id, Disconnect::Overloaded);
-            ended.push(id);
-            excess = excess.saturating_sub(held);
-            if excess == 0 {
-                break;
+        let mut paid = 0;
+        let still_due = |(held, _): &(usize, ConnId)| {
+            let due = paid < excess;
+            paid += held;
+            due
+        };
+        heavy.into_iter().take_while(still_due).map(|(_, id)| id).collect()
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// Brings the process back into its budget, as far as this shard's connections are to blame.
+    pub(super) fn keep_budget(&mut self) {
+        let limit = self.state.limits.queue_bytes_total;
+        let budget = &self.state.shared.budget;
+        let sum = budget.bytes.load(Ordering::Relaxed);
+        if sum <= limit {
+            return;
+        }
+        let average = sum / budget.holders.load(Ordering::Relaxed).max(1);
+        for id in self.state.debtors(sum - limit, average) {
+            // By reset: what it holds, in the kernel too, has to go now.
+            self.vacate(id, Disconnect::Overloaded, CloseHow::Reset);
+        }
+        if let Some(suppressed) = self.state.warnings.allow(self.state.now) {
+            tracing::warn!(
+                shard = self.state.id.0,
+                bytes = sum,
+                limit,
+                suppressed,
+                "clients' queues exceed limits.queue_bytes: the slowest are cut"
+            );
+        }
+        // Another shard may have heavier ones, and sleep.
+        let mesh = self.state.shared.mesh.clone();
+        for other in (0..).map(ShardId).take(self.state.shared.neighbours.len()) {
+            if other != self.state.id && mesh.bell(other).must_ring() {
+                self.io.doorbell(other);
             }
         }
-        ended
     }
 }

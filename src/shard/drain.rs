@@ -146,19 +146,9 @@ impl State {
                     self.end_saying(id, Disconnect::Restart, &format!("retry_ms={retry}"));
                 }
             },
-            Phase::Head | Phase::Joining => {
-                let retry = self.random.u32(1..=5);
-                let message = "the server is shutting down; come back";
-                let kind = crate::http::RefusalKind::ShuttingDown;
-                self.refuse(id, crate::http::Refusal::for_now(kind, message, retry));
-            }
+            Phase::Head | Phase::Joining => self.refuse_for_shutdown(id),
             // A departure or a detachment completes, then finds the shutdown.
-            Phase::Parting => {
-                if let Some(drain) = &mut self.drain {
-                    drain.unclosed.push(id);
-                }
-            }
-            Phase::Closing(_) => {}
+            Phase::Parting | Phase::Closing(_) => {}
         }
     }
 }

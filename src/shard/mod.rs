@@ -127,8 +127,6 @@ pub struct State {
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
     pub(crate) recent_completions: usize,
-    /// This shard made the process exceed its budget.
-    pub(crate) over_budget: bool,
     pub(crate) warnings: crate::warn::Quiet,
 }
 
@@ -166,7 +164,6 @@ impl<I: Io> Shard<I> {
             saturation: Saturation::default(),
             sends: 0,
             recent_completions: 0,
-            over_budget: false,
             warnings: crate::warn::Quiet::default(),
             shared: setup.shared,
         };

@@ -39,6 +39,7 @@ impl<I: Io> Shard<I> {
         work += self.resume(); //             input that had to wait for its room
         work += self.timers(); //             heartbeats and other deadlines, summaries
         work += self.drain(); //              a shutdown's next few farewells
+        self.keep_budget(); //                the slowest pay if all queues together are too much
         let flushed = self.fan_out(); //      rooms x members -> one payload -> sends
         self.flush(); //                      whoever has anything else to be sent
         self.receive(); //                    as many receives as there are buffers
