@@ -6,7 +6,12 @@
 // Vocabulary: words that everyone may say and that say nothing about each other.
 pub mod counters;
 pub mod id;
+pub mod io;
 pub mod limits;
 pub mod payload;
 pub mod time;
-pub mod io;
+
+// Stage 1 and 6: bytes in, bytes out.
+pub mod net;
+#[expect(unsafe_code, reason = "the kernel works on this memory; every block says why it may")]
+pub mod uring;
