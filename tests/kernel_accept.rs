@@ -5,6 +5,8 @@
 //! Should a kernel ever do otherwise, the margin may go; should one end a multishot accept
 //! differently, a shard would stop accepting for ever and nobody would notice but its clients.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 

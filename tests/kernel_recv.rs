@@ -6,6 +6,8 @@
 //! the connection would stay for ever; if a dry buffer ring were an error of the connection, a
 //! burst would close innocent clients.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::net::Shutdown;
 
@@ -138,4 +140,22 @@ fn writability_is_reported_once() {
         matches!(completion, Completion::Writable { conn } if *conn == of).then_some(())
     });
     assert!(rig.settled().is_empty(), "{:?}", rig.seen);
+}
+
+#[test]
+fn one_submit_reports_everything_that_has_happened() {
+    // The kernel runs twenty pieces of deferred work an enter unless it is asked for more.
+    const CLIENTS: usize = 300;
+    let mut rig = Rig::new(512);
+    rig.io.accept();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| rig.connect()).collect();
+    for (_, conn) in &clients {
+        rig.io.poll_readable(*conn);
+    }
+    rig.turn();
+    for (client, _) in &mut clients {
+        client.write_all(b"x").unwrap();
+    }
+    rig.turn();
+    assert_eq!(rig.seen.len(), CLIENTS);
 }
