@@ -13,6 +13,10 @@ pub mod time;
 pub mod warn;
 
 // 1 bytes in, 6 bytes out.
+pub mod net;
+#[expect(unsafe_code, reason = "the kernel's rings are shared memory; nothing else is unsafe")]
+pub mod uring;
+
 // 2 head and frame.
 pub mod http;
 pub mod ws;
@@ -32,5 +36,6 @@ pub mod shard;
 // The cold half.
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod probe;
 pub mod server;

@@ -28,7 +28,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::conn::table::Table;
-use crate::conn::{Conn, Flags};
+use crate::conn::Flags;
 use crate::counters::{Counter, Counters};
 use crate::id::{ConnId, ShardId};
 use crate::io::Io;
@@ -229,7 +229,4 @@ impl State {
         }
     }
 
-    pub(crate) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.conns.get(id)
-    }
 }
