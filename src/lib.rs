@@ -15,3 +15,6 @@ pub mod time;
 pub mod http;
 
 pub mod ws;
+
+// The cold half.
+pub mod control;
