@@ -53,7 +53,7 @@ pub fn router(source: Arc<dyn HealthSource>, key: Option<&str>) -> Router {
         .route("/health", get(async |source: Health| health::answer_admin(&source.0)))
         .route("/ready", get(async |source: Health| health::answer_ready(&source.0)))
         .with_state(source);
-    let mut keyed = Router::new().fallback(async || refusal::response(StatusCode::NOT_FOUND));
+    let mut keyed = Router::new().fallback(async || refusal::with_status(StatusCode::NOT_FOUND));
     if let Some(key) = key {
         keyed = keyed.layer(from_fn_with_state(Key::new(key), guard));
     }
@@ -66,7 +66,7 @@ async fn guard(State(key): State<Key>, request: Request, next: Next) -> Response
     if key.opens(request.headers()) {
         return next.run(request).await;
     }
-    let mut refusal = refusal::response(StatusCode::UNAUTHORIZED);
+    let mut refusal = refusal::with_status(StatusCode::UNAUTHORIZED);
     refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     refusal
 }
@@ -101,9 +101,10 @@ async fn converse(stream: TcpStream, router: Router, closing: watch::Receiver<bo
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let router = router.clone();
         async move {
-            match connection::refused(&request) {
-                Some(refusal) => Ok(refusal),
-                None => router.oneshot(request.map(Body::new)).await,
+            match connection::judge(&request) {
+                Err(refusal) => Ok(refusal::of(&refusal)),
+                // Nothing here speaks WebSocket: the router says 404.
+                Ok(_) => router.oneshot(request.map(Body::new)).await,
             }
         }
     });

@@ -8,17 +8,16 @@ use std::convert::Infallible;
 use std::pin::pin;
 
 use axum::body::Body;
-use axum::response::Response;
 use hyper::body::Incoming;
-use hyper::header;
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
-use hyper::{Request, StatusCode, Version};
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 
+use super::Bounds;
 use super::wire::Wire;
-use super::{Bounds, refusal};
+use crate::http::{Refusal, RefusalKind, Upgrade};
 use crate::limits::TARGET_BYTES_MAX;
 
 /// What hyper may buffer of one connection beyond a request head: a response's chunk on its way.
@@ -55,17 +54,18 @@ where
     conversation.await
 }
 
-/// What no route may have to look at: hyper leaves these to its user.
+/// Judges a request as the data ring judges the first of a connection: its framing, whose checks
+/// hyper leaves to its user (RFC 9112 section 3.2 on Host), and whether it asks for a WebSocket.
 ///
-/// RFC 9112 section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any
-/// HTTP/1.1 request message that lacks a Host header field and to any request message that contains
-/// more than one Host header field line".
-pub(super) fn refused<B>(request: &Request<B>) -> Option<Response> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
-        let message = "a request needs exactly one Host header; send one";
-        return Some(refusal::explained(StatusCode::BAD_REQUEST, "bad_request", message));
+/// # Errors
+/// The refusal.
+pub(super) fn judge<B>(request: &Request<B>) -> Result<Option<Upgrade>, Refusal> {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    if target.len() > TARGET_BYTES_MAX {
+        let message = format!("The request target is too long: {TARGET_BYTES_MAX} bytes at most.");
+        return Err(Refusal::new(RefusalKind::UriTooLong, message));
     }
-    let target_len = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    (target_len > TARGET_BYTES_MAX).then(|| refusal::response(StatusCode::URI_TOO_LONG))
+    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let is_11 = request.version() == Version::HTTP_11;
+    Upgrade::from_parts(request.method().as_str(), target, is_11, headers)
 }

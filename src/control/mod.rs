@@ -16,7 +16,7 @@ mod connection;
 pub mod files;
 pub mod health;
 pub mod public;
-pub mod refusal;
+mod refusal;
 mod wire;
 
 /// A response that its client takes no byte of for so long is given up, and its socket closed.

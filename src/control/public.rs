@@ -8,18 +8,18 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::request::Parts;
 use axum::middleware::map_response;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderName, HeaderValue};
+use axum::response::Response;
+use axum::routing::{any, get};
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, StatusCode, Version};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -29,78 +29,35 @@ use super::files::Files;
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
 use super::{Bounds, connection, refusal};
+use crate::http::{Refusal, RefusalKind, Upgrade};
 
-/// A request on a kept-alive connection that may be an upgrade, as the shard gets to see it.
-pub struct LaterRequest<'a>(&'a Parts);
-
-impl LaterRequest<'_> {
-    /// The method, as sent.
-    #[must_use]
-    pub fn method(&self) -> &str {
-        self.0.method.as_str()
-    }
-
-    /// Path and query, still encoded.
-    #[must_use]
-    pub fn target(&self) -> &str {
-        self.0.uri.path_and_query().map_or("", |target| target.as_str())
-    }
-
-    /// Names (in lower case) and values.
-    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
-    }
-
-    /// The head again as bytes, for whoever would rather parse it as any first request's.
-    #[must_use]
-    pub fn head_bytes(&self) -> Vec<u8> {
-        let version = if self.0.version == Version::HTTP_11 { "HTTP/1.1" } else { "HTTP/1.0" };
-        let mut head = format!("{} {} {version}\r\n", self.method(), self.target()).into_bytes();
-        for (name, value) in self.headers() {
-            head.extend_from_slice(name.as_bytes());
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value);
-            head.extend_from_slice(b"\r\n");
-        }
-        head.extend_from_slice(b"\r\n");
-        head
-    }
-}
-
-/// What the shard says to a later upgrade.
+/// What the shard says to an upgrade that it accepts.
 #[derive(Debug)]
-pub enum UpgradeAnswer {
-    /// It is an ordinary request: route it.
-    NotOne,
-    /// It is an upgrade, and refused.
-    Refuse {
-        /// The status, 400 to 599.
-        status: u16,
-        /// All headers but Content-Length.
-        headers: Vec<(String, String)>,
-        /// The body.
-        body: Vec<u8>,
-    },
-    /// It is an upgrade, and the shard takes the socket once the 101 is out.
-    Take {
-        /// All headers of the 101.
-        headers: Vec<(String, String)>,
-        /// Comes back with the socket.
-        token: u64,
-    },
+pub struct Accepted {
+    /// The whole 101, as `ws` makes it for a first request too.
+    pub response: Vec<u8>,
+    /// Comes back with the socket.
+    pub token: u64,
 }
 
-/// The shard, as far as a later upgrade needs it.
+/// The shard, as far as a later upgrade needs it: a proxy's connection has carried plain requests,
+/// and now becomes somebody's WebSocket.
 pub trait Upgrades {
-    /// Judges a request that has an `Upgrade` header.
-    fn answer(&self, request: &LaterRequest<'_>) -> UpgradeAnswer;
+    /// Judges a well-formed upgrade.
+    ///
+    /// # Errors
+    /// The refusal: the connection goes on with plain requests.
+    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal>;
 
     /// Takes the socket back (nonblocking), and the bytes that were read beyond the request head:
-    /// the first frames.
+    /// the first frames. The 101 is out.
     fn taken(&self, token: u64, stream: std::net::TcpStream, leftover: Vec<u8>);
 
     /// The client went away before its 101 was out: nothing will come for this token.
     fn abandoned(&self, token: u64);
+
+    /// Counts a refusal, whoever made it: a malformed request, a path without a file, or `judge`.
+    fn refused(&self, kind: RefusalKind);
 }
 
 /// Everything that the public listener's plain connections of one shard share.
@@ -136,65 +93,60 @@ impl Site {
     /// a socket beyond the bound on plain connections.
     #[must_use]
     pub fn full_response() -> Vec<u8> {
-        refusal::raw_unavailable(fastrand::u32(1..=5))
+        let message = "The server has no plain HTTP connection left: come back in a moment.";
+        Refusal::for_now(RefusalKind::HttpFull, message, fastrand::u32(1..=5)).to_bytes()
     }
 
-    async fn answer(&self, mut request: Request<Incoming>, promise: &Promise) -> Response {
-        if let Some(refusal) = connection::refused(&request) {
-            return refusal;
-        }
-        // An upgrade with a body is none that RFC 6455 knows; its frames could not be told apart.
-        let may_upgrade =
-            request.headers().contains_key(header::UPGRADE) && request.body().is_end_stream();
-        if let Some(upgrades) = self.upgrades.as_ref().filter(|_| may_upgrade) {
-            let on_upgrade = hyper::upgrade::on(&mut request);
-            let (parts, body) = request.into_parts();
-            match upgrades.answer(&LaterRequest(&parts)) {
-                UpgradeAnswer::NotOne => {}
-                UpgradeAnswer::Refuse { status, headers, body } => {
-                    let status =
-                        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    return with(status, headers, body.into());
-                }
-                UpgradeAnswer::Take { headers, token } => {
-                    *promise.borrow_mut() = Some((token, on_upgrade));
-                    return with(StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty());
+    async fn answer(&self, request: Request<Incoming>, promise: &Promise) -> Response {
+        let response = match connection::judge(&request) {
+            Err(refusal) => refusal::of(&refusal),
+            Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
+                match upgrades.judge(upgrade) {
+                    Err(refusal) => refusal::of(&refusal),
+                    Ok(accepted) => {
+                        let on_upgrade = hyper::upgrade::on(request);
+                        *promise.borrow_mut() = Some((accepted.token, on_upgrade));
+                        return switching(&accepted.response);
+                    }
                 }
             }
-            request = Request::from_parts(parts, body);
+            Ok(_) => {
+                let routed = self.router.clone().oneshot(request.map(Body::new)).await;
+                routed.unwrap_or_else(|never| match never {})
+            }
+        };
+        let kind = response.extensions().get::<RefusalKind>();
+        if let (Some(&kind), Some(upgrades)) = (kind, &self.upgrades) {
+            upgrades.refused(kind);
         }
-        let routed = self.router.clone().oneshot(request.map(Body::new)).await;
-        routed.unwrap_or_else(|never| match never {})
+        response
     }
 }
 
 /// A token, and the socket that follows it once the 101 is out.
 type Promise = RefCell<Option<(u64, OnUpgrade)>>;
 
-fn with(status: StatusCode, headers: Vec<(String, String)>, body: Body) -> Response {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    for (name, value) in headers {
-        let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::try_from(value))
-        else {
-            tracing::error!("a header of our own is malformed");
-            return refusal::response(StatusCode::INTERNAL_SERVER_ERROR);
-        };
-        response.headers_mut().append(name, value);
-    }
+/// The shard's 101 as a response of hyper's, which is the only one who knows when it is out.
+fn switching(bytes: &[u8]) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let fields = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
+    });
+    response.headers_mut().extend(fields);
     response
 }
 
 /// The routes of the public listener (SPEC section 3), as far as plain requests go. `echo`: whether
 /// there is an `/echo` (`echo.enabled`).
-pub fn router(source: std::sync::Arc<dyn HealthSource>, files: Files, echo: bool) -> Router {
-    let mut router = Router::new()
+pub fn router(source: Arc<dyn HealthSource>, files: Files, echo: bool) -> Router {
+    let echo = if echo { get(upgrade_required) } else { any(echo_disabled) };
+    Router::new()
         .route("/health", get(async |source: Health| health::answer_public(&source.0)))
-        .route("/ws/{*rest}", get(upgrade_required));
-    if echo {
-        router = router.route("/echo", get(upgrade_required));
-    }
-    router
+        .route("/ws/{*rest}", get(upgrade_required))
+        .route("/echo", echo)
         .fallback_service(files.router())
         .layer(map_response(async |response: Response| refusal::worded(response)))
         .with_state(source)
@@ -202,15 +154,14 @@ pub fn router(source: std::sync::Arc<dyn HealthSource>, files: Files, echo: bool
 
 type Health = axum::extract::State<Source>;
 
-/// RFC 9110 section 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
-/// RFC 6455 section 4.2.2: "the response MUST include a |Sec-WebSocket-Version| header field".
 async fn upgrade_required() -> Response {
-    let headers = [
-        (header::CONNECTION, "Upgrade"),
-        (header::UPGRADE, "websocket"),
-        (header::SEC_WEBSOCKET_VERSION, "13"),
-    ];
-    (headers, refusal::response(StatusCode::UPGRADE_REQUIRED)).into_response()
+    let message = "This path speaks WebSocket alone: connect with a WebSocket client, version 13.";
+    refusal::of(&Refusal::new(RefusalKind::UpgradeRequired, message))
+}
+
+async fn echo_disabled() -> Response {
+    let message = "There is no echo here: the operator has set echo.enabled to false.";
+    refusal::of(&Refusal::new(RefusalKind::EchoDisabled, message))
 }
 
 /// Serves one connection to its end: the client's, a bound's, the server's, or an upgrade.

@@ -1,117 +1,103 @@
-//! Turns a reason into a refusal: a status and the JSON body that SPEC section 3 promises.
+//! Turns a refusal into a response of hyper's, with the JSON body that SPEC section 3 promises.
 //!
-//! In:    a status, or a response without a body that says no.
+//! In:    a `Refusal`; a status of the few that only this side of the house knows; a library's
+//!        bare 404.
 //! Out:   `{"error":"code","message":"what and what to do"}`.
 //! Never: decides that something is refused.
+
+use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
-use serde::Serialize;
+use serde_json::json;
 
-/// The body of every refusal.
-#[derive(Debug, Serialize)]
-struct Refusal<'a> {
-    error: &'a str,
-    message: &'a str,
+use crate::http::{Refusal, RefusalKind};
+
+/// The response of a refusal that the data ring knows too. Its kind goes along as an extension, to
+/// be counted on the way out.
+pub(super) fn of(refusal: &Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.kind.status());
+    let mut response =
+        json(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), refusal.body().into());
+    response.extensions_mut().insert(refusal.kind);
+    let headers = response.headers_mut();
+    match refusal.kind {
+        // RFC 9110 section 15.5.22: "The server MUST send an Upgrade header field in a 426
+        // response"; RFC 6455 section 4.4 wants the versions that it speaks.
+        RefusalKind::UpgradeRequired => {
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
+        RefusalKind::MethodNotAllowed => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
+        _ => {}
+    }
+    if let Some(seconds) = refusal.retry_after_s {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
-/// Code and message of each status that this side of the house answers with.
-fn words(status: StatusCode) -> (&'static str, &'static str) {
-    match status {
-        StatusCode::UNAUTHORIZED => (
-            "unauthorized",
-            "this listener wants the header `Authorization: Bearer KEY` with the key of admin.key",
-        ),
-        StatusCode::NOT_FOUND => {
-            ("not_found", "there is nothing at this path; check its spelling, or start at /")
+/// The response of a status that needs no further words.
+pub(super) fn with_status(status: StatusCode) -> Response {
+    let (error, message) = match status {
+        StatusCode::NOT_FOUND => return of(&Refusal::new(RefusalKind::NotFound, NOT_FOUND)),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            return of(&Refusal::new(RefusalKind::MethodNotAllowed, METHOD_NOT_ALLOWED));
         }
-        StatusCode::METHOD_NOT_ALLOWED => (
-            "method_not_allowed",
-            "this path does not take that method; the header Allow names those it takes",
-        ),
+        StatusCode::UNAUTHORIZED => {
+            ("unauthorized", "Send 'Authorization: Bearer KEY' with the key of admin.key.")
+        }
         StatusCode::PRECONDITION_FAILED => (
             "precondition_failed",
-            "the file has changed since the version your request names; fetch it anew",
+            "The file has changed since the version that the request names: fetch it anew.",
         ),
-        StatusCode::URI_TOO_LONG => {
-            ("uri_too_long", "the request target is too long; 4096 bytes are allowed")
-        }
         StatusCode::RANGE_NOT_SATISFIABLE => (
             "range_not_satisfiable",
-            "the file has no such bytes; the header Content-Range tells its length",
+            "The file has no such bytes: Content-Range tells how many it has.",
         ),
-        StatusCode::UPGRADE_REQUIRED => (
-            "upgrade_required",
-            "this path speaks WebSocket alone; connect with a WebSocket client, version 13",
-        ),
-        StatusCode::SERVICE_UNAVAILABLE => {
-            ("unavailable", "the server is busy or shutting down; come back after Retry-After")
-        }
         status if status.is_client_error() => {
-            ("bad_request", "the request is not one that this server understands")
+            ("bad_request", "This server does not understand the request.")
         }
-        _ => ("internal", "the server failed at this request; its log says why"),
-    }
+        _ => ("internal", "The server failed at this request: its log says why."),
+    };
+    json(status, json!({ "error": error, "message": message }).to_string().into())
 }
 
-/// The JSON text of a refusal.
-fn body(error: &str, message: &str) -> String {
-    serde_json::to_string(&Refusal { error, message }).expect("two strings are always JSON")
-}
+const NOT_FOUND: &str = "There is nothing at this path: check its spelling, or start at /.";
+const METHOD_NOT_ALLOWED: &str = "This path does not take the method: Allow names those it takes.";
 
-/// A refusal with the status's own code and message.
-#[must_use]
-pub fn response(status: StatusCode) -> Response {
-    let (error, message) = words(status);
-    explained(status, error, message)
-}
-
-/// A refusal with a code and a message of its own.
-#[must_use]
-pub fn explained(status: StatusCode, error: &str, message: &str) -> Response {
-    let mut response = Response::new(Body::from(body(error, message)));
+fn json(status: StatusCode, body: Cow<'static, str>) -> Response {
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// Gives a library's bare refusal (a 404, 405 or 416 without words) the body that is promised; its
 /// headers (Allow, Content-Range) stay. Anything else passes as it is.
-#[must_use]
-pub fn worded(bare: Response) -> Response {
+pub(super) fn worded(bare: Response) -> Response {
     let status = bare.status();
-    let is_json = bare
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes() == b"application/json");
-    if is_json || !(status.is_client_error() || status.is_server_error()) {
+    let is_worded = bare.headers().get(header::CONTENT_TYPE) == Some(&JSON);
+    if is_worded || !(status.is_client_error() || status.is_server_error()) {
         return bare;
     }
-    let mut refusal = response(status);
+    let mut refusal = with_status(status);
     for (name, value) in bare.headers() {
         if name != header::CONTENT_LENGTH && name != header::CONTENT_TYPE {
             refusal.headers_mut().insert(name, value.clone());
         }
     }
     refusal
-}
-
-/// A whole 503 in bytes, for a socket that no HTTP library will be spent on.
-#[must_use]
-pub fn raw_unavailable(retry_after_s: u32) -> Vec<u8> {
-    let (error, message) = words(StatusCode::SERVICE_UNAVAILABLE);
-    let body = body(error, message);
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after_s}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len(),
-    )
-    .into_bytes()
 }
 
 #[cfg(test)]
@@ -126,6 +112,8 @@ mod tests {
         let refusal = worded(bare);
         assert_eq!(refusal.headers()[header::ALLOW], "GET, HEAD");
         assert_eq!(refusal.headers()[header::CONTENT_TYPE], "application/json");
+        let kind = refusal.extensions().get::<RefusalKind>();
+        assert_eq!(kind, Some(&RefusalKind::MethodNotAllowed));
     }
 
     #[test]
@@ -136,11 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn the_raw_503_tells_its_length() {
-        let raw = String::from_utf8(raw_unavailable(3)).unwrap();
-        let (head, body) = raw.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
-        assert!(head.contains("Retry-After: 3\r\n"), "{head}");
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+    fn a_refusal_for_now_tells_when_to_come_back() {
+        let refusal = of(&Refusal::for_now(RefusalKind::ShuttingDown, "Come back.", 3));
+        assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refusal.headers()[header::RETRY_AFTER], "3");
     }
 }

@@ -95,12 +95,12 @@ async fn answer<B: Backend>(
     mut request: Request,
 ) -> Response {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refusal = refusal::response(StatusCode::METHOD_NOT_ALLOWED);
+        let mut refusal = refusal::with_status(StatusCode::METHOD_NOT_ALLOWED);
         refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
     if plain_path(request.uri()).is_none() {
-        return refusal::response(StatusCode::NOT_FOUND);
+        return refusal::with_status(StatusCode::NOT_FOUND);
     }
     // A file is small enough for one range at a time: several are answered with all of it.
     let dir = dir.ignore_multi_range_requests(true);
