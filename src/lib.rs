@@ -33,9 +33,12 @@ pub mod fanout;
 pub mod mesh;
 pub mod shard;
 
+// Plain HTTP, and what drives a shard beside it.
+pub mod control;
+pub mod host;
+
 // The cold half.
 pub mod cli;
 pub mod config;
-pub mod control;
 pub mod probe;
 pub mod server;

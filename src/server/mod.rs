@@ -1,10 +1,18 @@
-//! Starts, runs and ends the server.
+//! Starts the server, watches over it, and ends it.
+//!
+//! In:    a checked configuration; signals.
+//! Out:   running shards, orders to them; an exit when they are done.
+//! Never: touches a connection: shards do.
+
+mod boot;
+mod health;
+mod signals;
 
 use std::fmt;
 
 use crate::config::Loaded;
 
-/// Why the server could not run.
+/// Why the server could not run, and what to do.
 #[derive(Debug)]
 pub struct RunError(pub String);
 
@@ -17,8 +25,8 @@ impl fmt::Display for RunError {
 /// Serves until told to stop.
 ///
 /// # Errors
-/// What the box refused.
+/// What the box refused, with the remedy.
 pub fn run(loaded: Loaded) -> Result<(), RunError> {
-    tracing::info!(listen = ?loaded.config.listen, "started");
-    Ok(())
+    let started = boot::boot(&loaded)?;
+    signals::supervise(loaded, started)
 }

@@ -178,6 +178,18 @@ impl State {
         self.id
     }
 
+    /// What it shares with the others.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Whether a shutdown is under way.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
     /// Its connections; for checks by the simulator.
     #[must_use]
     pub fn conns(&mut self) -> &mut Table {

@@ -82,6 +82,8 @@ pub struct Shared {
     /// Connections by remote address, where they are counted.
     pub addresses: Addresses,
     hasher: RandomState,
+    /// The limits in force, for whoever is no shard; shards are given theirs by order.
+    limits: Mutex<Arc<Limits>>,
     /// Random, the same for all shards: the start of every epoch's name.
     pub seed: u64,
 }
@@ -89,7 +91,7 @@ pub struct Shared {
 impl Shared {
     /// For so many shards.
     #[must_use]
-    pub fn new(mesh: Arc<Mesh>, shards: usize, seed: u64) -> Self {
+    pub fn new(mesh: Arc<Mesh>, shards: usize, seed: u64, limits: Arc<Limits>) -> Self {
         Self {
             mesh,
             neighbours: (0..shards).map(|_| CachePadded::new(Neighbour::default())).collect(),
@@ -99,8 +101,20 @@ impl Shared {
             budget: Budget::default(),
             addresses: Addresses::default(),
             hasher: RandomState::new(),
+            limits: Mutex::new(limits),
             seed,
         }
+    }
+
+    /// The limits in force: for a plain HTTP request, or the main thread; never for a message.
+    #[must_use]
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other limits in force.
+    pub fn set_limits(&self, limits: Arc<Limits>) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     /// The shard that owns a room.
