@@ -25,7 +25,6 @@ use tokio::sync::Notify;
 
 use crate::control::public::{Accepted, Site, Upgrades, serve};
 use crate::http::{Protocol, Refusal, RefusalKind, Route, Upgrade};
-use crate::io::Io;
 use crate::shard::shared::Shared;
 use crate::shard::tick::Next;
 use crate::shard::{Handoff, Shard};
@@ -96,7 +95,7 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
     let doorman = Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id: shard.state.id() };
     let site = Rc::new(host.site.with_upgrades(Rc::new(doorman)));
     shard.io.register_eventfd(host.eventfd.as_fd())?;
-    let eventfd = AsyncFd::new(host.eventfd)?;
+    let eventfd = watch(host.eventfd)?;
     let mut busy = Busy::start(host.clock.now());
     shard.start();
     loop {
@@ -120,6 +119,11 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
             Next::Sleep(until) => sleep(&mut shard, &eventfd, &lobby, host.clock, until).await?,
         }
     }
+}
+
+#[expect(deprecated, reason = "what made it unsound is a descriptor closed early: this is owned")]
+fn watch(eventfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(eventfd)
 }
 
 async fn sleep(

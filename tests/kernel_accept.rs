@@ -78,7 +78,7 @@ fn a_full_table_drops_the_accepted_connection() {
 #[test]
 fn a_ring_without_listener_says_so() {
     let setup =
-        Setup { listener: None, table_slots: 2, buffers: 1, buffer_bytes: 64, ring_bytes_max: 0 };
+        Setup { listeners: Vec::new(), table_slots: 2, buffers: 1, buffer_bytes: 64, ring_bytes_max: 0 };
     let mut io = UringIo::new(setup).unwrap();
     io.accept();
     assert!(matches!(io.reap(), Some(Completion::AcceptStopped { error: Errno::BADF })));
@@ -88,7 +88,7 @@ fn peer_of(listening: SocketAddr, connecting: SocketAddr) -> Option<IpAddr> {
     let listener = listen(listening, &ListenOptions::default()).unwrap();
     let port = listener.local_addr().unwrap().port();
     let setup = Setup {
-        listener: Some(listener),
+        listeners: vec![listener],
         table_slots: 4,
         buffers: 1,
         buffer_bytes: 64,

@@ -66,11 +66,18 @@ struct Task {
     placement: Placement,
     limits: Arc<Limits>,
     shared: Arc<Shared>,
-    site: Site,
+    plain: PlainHttp,
     clock: Clock,
     ready: Sender<Result<(ShardId, RawFd), String>>,
     peers: Receiver<Vec<RawFd>>,
     ended: mpsc::UnboundedSender<ShardId>,
+}
+
+/// What a shard's plain HTTP connections are made of.
+struct PlainHttp {
+    routes: axum::Router,
+    bounds: Bounds,
+    closes: watch::Receiver<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -133,7 +140,11 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
             },
             limits: limits.clone(),
             shared: shared.clone(),
-            site: Site::new(routes.clone(), bounds, closes.clone()),
+            plain: PlainHttp {
+                routes: routes.clone(),
+                bounds,
+                closes: closes.clone(),
+            },
             clock,
             ready: ready.clone(),
             peers,
@@ -225,8 +236,9 @@ async fn run_shard(task: Task) -> Result<(), String> {
         table_slots: task.ring.table_slots as usize,
         seed: fastrand::u64(..),
     };
-    let host =
-        Host { clock: task.clock, shared: task.shared, eventfd: task.eventfd, site: task.site };
+    let PlainHttp { routes, bounds, closes } = task.plain;
+    let site = Site::new(routes, bounds, closes);
+    let host = Host { clock: task.clock, shared: task.shared, eventfd: task.eventfd, site };
     drive(Shard::new(io, setup), host).await.map_err(|error| error.to_string())
 }
 

@@ -34,6 +34,12 @@ struct Signals {
     hangup: Signal,
 }
 
+/// What a signal asks for.
+enum Asked {
+    End(Farewell),
+    Reload,
+}
+
 impl Signals {
     fn new() -> Result<Self, String> {
         let listen = |kind| signal(kind).map_err(|error| format!("cannot take signals: {error}"));
@@ -44,12 +50,18 @@ impl Signals {
         })
     }
 
-    /// The next signal that asks for the end.
-    async fn end(&mut self) -> Farewell {
+    /// The next signal.
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.term.recv() => Farewell::ComeBack,
-            _ = self.interrupt.recv() => Farewell::ForGood,
+            _ = self.term.recv() => Asked::End(Farewell::ComeBack),
+            _ = self.interrupt.recv() => Asked::End(Farewell::ForGood),
+            _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+
+    /// The next signal that asks for the end.
+    async fn end(&mut self) {
+        while !matches!(self.next().await, Asked::End(_)) {}
     }
 }
 
@@ -63,11 +75,13 @@ async fn watch_over(mut loaded: Loaded, mut started: Started) -> Result<(), Stri
     });
     let listener = listener.map_err(|error| format!("the admin listener: {error}"))?;
     let (admin_over, admin_closes) = tokio::sync::watch::channel(false);
-    let admin = tokio::spawn(admin::serve(listener, routes, admin_closes));
+    let admin = tokio_uring::spawn(admin::serve(listener, routes, admin_closes));
     let farewell = loop {
         tokio::select! {
-            farewell = signals.end() => break farewell,
-            _ = signals.hangup.recv() => reload(&mut loaded, &started),
+            asked = signals.next() => match asked {
+                Asked::End(farewell) => break farewell,
+                Asked::Reload => reload(&mut loaded, &started),
+            },
             Some(shard) = started.ended.recv() => {
                 return Err(format!("shard {} has ended; see the log above", shard.0));
             }
@@ -97,7 +111,7 @@ async fn shut_down(
     let over = tokio::select! {
         () = all_ended(&mut started.ended, &mut left) => true,
         () = sleep_until(deadline) => false,
-        _ = signals.end() => {
+        () = signals.end() => {
             tracing::warn!("second signal: ending at once");
             return Ok(());
         }
@@ -108,7 +122,7 @@ async fn shut_down(
         tokio::select! {
             () = all_ended(&mut started.ended, &mut left) => {}
             () = late => tracing::warn!(shards = left, "shards did not end in time"),
-            _ = signals.end() => return Ok(()),
+            () = signals.end() => return Ok(()),
         }
     }
     let cut = started.overseer.sum(Counter::shutdown_cut);

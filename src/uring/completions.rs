@@ -16,6 +16,7 @@ use io_uring::cqueue;
 use crate::id::ConnId;
 use crate::io::{BufferId, Completion, Errno, Input};
 
+use super::acceptings::Acceptings;
 use super::armed::{Armed, Watch};
 use super::buffers::Buffers;
 use super::parcels::{self, Departs};
@@ -35,7 +36,7 @@ pub(super) struct Ledger {
     pub(super) departs: Departs,
     pub(super) adoptions: Adoptions,
     /// Times that accepting was started: the newest one's completions are those that end it.
-    pub(super) acceptings: u32,
+    pub(super) acceptings: Acceptings,
     /// What fell short: reaped before everything else.
     pub(super) fell: VecDeque<Completion>,
     /// Everything else, in order.
@@ -101,7 +102,7 @@ impl Ledger {
             self.done.push_back(Completion::Accepted { slot });
         }
         let stopped = !cqueue::more(flags);
-        if stopped && tag.subject == u64::from(self.acceptings) {
+        if stopped && self.acceptings.ends(tag) {
             let errno = result.saturating_neg();
             let error = if errno > 0 { Errno::from_raw_os_error(errno) } else { Errno::AGAIN };
             self.done.push_back(Completion::AcceptStopped { error });

@@ -17,6 +17,7 @@
 //! - A ring is made, used and dropped on one thread; `UringIo` is not `Send`.
 //! - Idle connections cost four bytes here (`armed`), whatever they wait for.
 
+mod acceptings;
 mod armed;
 mod buffers;
 mod completions;
@@ -40,6 +41,7 @@ use io_uring::types::CancelBuilder;
 
 use crate::io::Wait;
 
+use self::acceptings::Acceptings;
 use self::armed::Armed;
 use self::buffers::Buffers;
 use self::completions::Ledger;
@@ -59,8 +61,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// What a shard's ring is made of.
 #[derive(Debug)]
 pub struct Setup {
-    /// Where connections come from; `None` for a shard that only takes over.
-    pub listener: Option<TcpListener>,
+    /// Where connections come from; none for a shard that only takes over.
+    pub listeners: Vec<TcpListener>,
     /// Sockets that the table holds; at most the limit on open files and `TABLE_SLOTS_MAX`.
     pub table_slots: u32,
     /// Receive buffers; a power of two up to 32768.
@@ -78,7 +80,7 @@ pub struct UringIo {
     // Dropped first: the kernel lets go before the memory below is freed.
     ring: Ring,
     ledger: Ledger,
-    listener: Option<TcpListener>,
+    listeners: Vec<TcpListener>,
     peers: Vec<RawFd>,
 }
 
@@ -112,12 +114,12 @@ impl UringIo {
             asks: Asks::new(),
             departs: Departs::new(),
             adoptions: Adoptions::new(),
-            acceptings: 0,
+            acceptings: Acceptings::new(setup.listeners.len()),
             fell: VecDeque::new(),
             done: VecDeque::new(),
             failures: 0,
         };
-        Ok(Self { ring, ledger, listener: setup.listener, peers: Vec::new() })
+        Ok(Self { ring, ledger, listeners: setup.listeners, peers: Vec::new() })
     }
 
     /// The ring's descriptor, for the `set_peers` of other shards. Valid while this lives.
@@ -129,6 +131,11 @@ impl UringIo {
     /// The rings of all shards, by [`ShardId`](crate::id::ShardId), this one's included.
     pub fn set_peers(&mut self, peers: Vec<RawFd>) {
         self.peers = peers;
+    }
+
+    /// Closes the listeners, once accepting was stopped: newcomers are refused by the kernel.
+    pub fn close_listeners(&mut self) {
+        self.listeners.clear();
     }
 
     /// Entries of the submission queue and of the completion queue.

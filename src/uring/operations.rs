@@ -48,20 +48,24 @@ impl UringIo {
 
 impl Io for UringIo {
     fn accept(&mut self) {
-        let Some(listener) = &self.listener else {
+        if self.listeners.is_empty() {
             self.ledger.done.push_back(Completion::AcceptStopped { error: Errno::BADF });
-            return;
-        };
-        let fd = Fd(listener.as_raw_fd());
-        self.ledger.acceptings = self.ledger.acceptings.wrapping_add(1);
-        let tag = Tag::new(Kind::Accept, u64::from(self.ledger.acceptings));
-        // No SOCK_NONBLOCK: on a non-blocking socket operations fail instead of arming.
-        let entry = opcode::AcceptMulti::new(fd).allocate_file_index(true).build();
-        self.push(&entry.user_data(tag.bits()));
+        }
+        for listener in 0..self.listeners.len() {
+            let Some(tag) = self.ledger.acceptings.arm(listener) else { continue };
+            let fd = Fd(self.listeners[listener].as_raw_fd());
+            // No SOCK_NONBLOCK: on a non-blocking socket operations fail instead of arming.
+            let entry = opcode::AcceptMulti::new(fd).allocate_file_index(true).build();
+            self.push(&entry.user_data(tag.bits()));
+        }
     }
 
     fn stop_accepting(&mut self) {
-        self.push_cancel(Tag::new(Kind::Accept, u64::from(self.ledger.acceptings)));
+        for listener in 0..self.ledger.acceptings.len() {
+            if let Some(tag) = self.ledger.acceptings.armed(listener) {
+                self.push_cancel(tag);
+            }
+        }
     }
 
     fn ask_peer(&mut self, conn: ConnId) {

@@ -30,8 +30,8 @@ pub struct Rig {
 pub fn setup(table_slots: u32, buffers: u16, buffer_bytes: usize) -> (Setup, SocketAddr) {
     let listener = listener();
     let address = listener.local_addr().unwrap();
-    let listener = Some(listener);
-    (Setup { listener, table_slots, buffers, buffer_bytes, ring_bytes_max: 0 }, address)
+    let listeners = vec![listener];
+    (Setup { listeners, table_slots, buffers, buffer_bytes, ring_bytes_max: 0 }, address)
 }
 
 pub fn listener() -> TcpListener {
