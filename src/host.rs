@@ -92,7 +92,8 @@ pub struct Host {
 /// Where the eventfd cannot be watched.
 pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()> {
     let lobby = Rc::new(Lobby::default());
-    let doorman = Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id: shard.state.id() };
+    let doorman =
+        Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id: shard.state.id() };
     let site = Rc::new(host.site.with_upgrades(Rc::new(doorman)));
     shard.io.register_eventfd(host.eventfd.as_fd())?;
     let eventfd = watch(host.eventfd)?;

@@ -257,9 +257,8 @@ impl MeshEnd {
     pub fn may_say(&self, to: ShardId) -> bool {
         let outbox = &self.outboxes[to.index()][Way::Up as usize];
         let lane = self.mesh.lane(self.me, to, Way::Up).get();
-        let (mails, bytes) = lane.map_or((0, 0), |lane| {
-            (lane.mails.len(), lane.bytes.load(Ordering::Relaxed))
-        });
+        let (mails, bytes) =
+            lane.map_or((0, 0), |lane| (lane.mails.len(), lane.bytes.load(Ordering::Relaxed)));
         let queued: usize = outbox.iter().map(Mail::weight).sum();
         mails + outbox.len() < self.mesh.lane_messages && bytes + queued < self.mesh.lane_bytes
     }

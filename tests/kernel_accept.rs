@@ -77,8 +77,13 @@ fn a_full_table_drops_the_accepted_connection() {
 
 #[test]
 fn a_ring_without_listener_says_so() {
-    let setup =
-        Setup { listeners: Vec::new(), table_slots: 2, buffers: 1, buffer_bytes: 64, ring_bytes_max: 0 };
+    let setup = Setup {
+        listeners: Vec::new(),
+        table_slots: 2,
+        buffers: 1,
+        buffer_bytes: 64,
+        ring_bytes_max: 0,
+    };
     let mut io = UringIo::new(setup).unwrap();
     io.accept();
     assert!(matches!(io.reap(), Some(Completion::AcceptStopped { error: Errno::BADF })));

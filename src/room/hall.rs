@@ -105,6 +105,9 @@ pub struct Outpost {
 
 impl Hall {
     /// Gives a member a seat; its index.
+    ///
+    /// # Panics
+    /// Beyond 2^32 members, which no table holds.
     pub fn sit(&mut self, member: Member) -> u32 {
         self.members.push(member);
         u32::try_from(self.members.len() - 1).expect("members are bounded by the tables")

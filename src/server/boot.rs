@@ -140,11 +140,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
             },
             limits: limits.clone(),
             shared: shared.clone(),
-            plain: PlainHttp {
-                routes: routes.clone(),
-                bounds,
-                closes: closes.clone(),
-            },
+            plain: PlainHttp { routes: routes.clone(), bounds, closes: closes.clone() },
             clock,
             ready: ready.clone(),
             peers,
@@ -268,8 +264,8 @@ fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError>
     let mut by_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for address in &config.listen {
-        let listeners = listen_all(*address, shards, &options)
-            .map_err(|error| RunError(error.to_string()))?;
+        let listeners =
+            listen_all(*address, shards, &options).map_err(|error| RunError(error.to_string()))?;
         for (shard, listener) in by_shard.iter_mut().zip(listeners) {
             if shard.len() == addresses.len() {
                 addresses.push(listener.local_addr().unwrap_or(*address));

@@ -363,7 +363,8 @@ impl State {
             Role::Outpost(outpost) => {
                 let Some(home) = outpost.hall else { return };
                 let to = outpost.home;
-                self.mesh.post(to, Mail::Say { home, user, who: id, opcode, content: content.into() });
+                self.mesh
+                    .post(to, Mail::Say { home, user, who: id, opcode, content: content.into() });
             }
         }
     }
@@ -402,4 +403,3 @@ fn reason_of(code: u16) -> Disconnect {
         _ => Disconnect::ProtocolError,
     }
 }
-
