@@ -17,7 +17,7 @@ pub enum SetupError {
     Memory {
         /// What was being set up.
         step: &'static str,
-        /// Bytes that the smallest ring would have needed.
+        /// Bytes that the smallest attempt asked for.
         bytes: usize,
     },
     /// The kernel refuses io_uring to this process.
