@@ -160,6 +160,12 @@ impl UringIo {
         self.ledger.failures
     }
 
+    /// Closes the listening socket, so that clients are refused instead of kept waiting: for a
+    /// shutdown, after `AcceptStopped`. Whoever waits to be accepted then is reset.
+    pub fn close_listener(&mut self) {
+        self.listener = None;
+    }
+
     /// Names the eventfd that a sleeper waits on. Wake-ups are off at first.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ fn sizes(ring_bytes_max: usize) -> impl Iterator<Item = (u32, u32)> {
     let ratio = std::iter::successors(Some(SQ_ENTRIES_MAX), |sq| Some(sq / 2))
         .take_while(|sq| *sq >= SQ_ENTRIES_MIN)
         .map(|sq| (sq, sq * CQ_PER_SQ))
-        .filter(move |(sq, cq)| *sq == SQ_ENTRIES_MIN || ring_bytes(*sq, *cq) <= ring_bytes_max);
+        .filter(move |(sq, cq)| ring_bytes(*sq, *cq) <= ring_bytes_max);
     ratio.chain(std::iter::repeat_n((SQ_ENTRIES_MIN, CQ_ENTRIES_MIN), SETUP_TRIES))
 }
 
@@ -151,7 +151,7 @@ impl Ring {
         self.0.submission().len()
     }
 
-    /// Whether another entry fits.
+    /// Whether no further entry fits.
     pub(super) fn full(&mut self) -> bool {
         self.0.submission().is_full()
     }
@@ -248,7 +248,8 @@ mod tests {
     fn the_largest_ring_that_fits_is_tried_first() {
         assert_eq!(sizes(usize::MAX).next(), Some((4096, 32768)));
         assert_eq!(sizes(ring_bytes(1024, 8192)).next(), Some((1024, 8192)));
-        let smallest: Vec<_> = sizes(0).take(3).collect();
-        assert_eq!(smallest, [(256, 2048), (256, 1024), (256, 1024)]);
+        let refused: Vec<_> = sizes(ring_bytes(512, 4096)).take(3).collect();
+        assert_eq!(refused, [(512, 4096), (256, 2048), (256, 1024)]);
+        assert_eq!(sizes(0).next(), Some((256, 1024)));
     }
 }
