@@ -2,7 +2,7 @@
 //!
 //! In:    a shard on its own thread; kicks from the main thread; sockets back from plain HTTP.
 //! Out:   turns; plain HTTP connections as tasks on the same core.
-//! Never: looks into a turn. A bare loop around `turn()` and `submit(Wait::Gather)` would do as well.
+//! Never: looks into a turn. A bare loop around `turn()` would do as well.
 //!
 //! The rules of sleeping (each was paid for with a hang):
 //! 1. The ring wakes us through an eventfd, not through its own descriptor: a ring with deferred

@@ -82,7 +82,7 @@ fn a_closed_listener_refuses() {
     let (_client, _) = rig.connect();
     rig.io.stop_accepting();
     assert_eq!(stopped(&mut rig), Errno::CANCELED);
-    rig.io.close_listener();
+    rig.io.close_listeners();
     let refused = TcpStream::connect(rig.address).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }

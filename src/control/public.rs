@@ -40,6 +40,9 @@ pub struct Accepted {
     pub token: u64,
 }
 
+/// The public listener's routes, cheap to clone: made once, served by every shard.
+pub type Routes = Router;
+
 /// The shard, as far as a later upgrade needs it: a proxy's connection has carried plain requests,
 /// and now becomes somebody's WebSocket.
 pub trait Upgrades {

@@ -23,7 +23,7 @@ use super::health::Overseer;
 use crate::config::{Config, Loaded, Placement as ConfigPlacement};
 use crate::control::Bounds;
 use crate::control::files::Files;
-use crate::control::public::{Site, router};
+use crate::control::public::{Routes, Site, router};
 use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
 use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
@@ -75,7 +75,7 @@ struct Task {
 
 /// What a shard's plain HTTP connections are made of.
 struct PlainHttp {
-    routes: axum::Router,
+    routes: Routes,
     bounds: Bounds,
     closes: watch::Receiver<bool>,
 }
@@ -205,8 +205,9 @@ pub(super) fn run_on_runtime<T>(
     builder.entries(RUNTIME_ENTRIES).uring_builder(&ring);
     let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| {
         format!(
-            "cannot set up a runtime's ring: {error}; rings are charged to RLIMIT_MEMLOCK: raise it \
-             (LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`), or use fewer --shards"
+            "cannot set up a runtime's ring: {error}; rings are charged to RLIMIT_MEMLOCK: \
+             raise it (LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`), or use \
+             fewer --shards"
         )
     })?;
     runtime.block_on(future)

@@ -30,7 +30,7 @@ struct Map {
 
 impl Map {
     fn new(len: usize) -> io::Result<Self> {
-        // SAFETY: a fresh private anonymous mapping aliases nothing; the kernel chooses the address.
+        // SAFETY: a fresh private anonymous mapping aliases nothing; the kernel picks the address.
         // It is owned by the `Map` and unmapped when that is dropped, once.
         let start = unsafe {
             libc::mmap(

@@ -135,7 +135,8 @@ impl UringIo {
         self.peers = peers;
     }
 
-    /// Closes the listeners, once accepting was stopped: newcomers are refused by the kernel.
+    /// Closes the listening sockets, so that clients are refused instead of kept waiting: for a
+    /// shutdown, after `stop_accepting`. Whoever waits to be accepted then is reset.
     pub fn close_listeners(&mut self) {
         self.listeners.clear();
     }
@@ -158,12 +159,6 @@ impl UringIo {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.ledger.failures
-    }
-
-    /// Closes the listening socket, so that clients are refused instead of kept waiting: for a
-    /// shutdown, after `AcceptStopped`. Whoever waits to be accepted then is reset.
-    pub fn close_listener(&mut self) {
-        self.listener = None;
     }
 
     /// Names the eventfd that a sleeper waits on. Wake-ups are off at first.

@@ -122,7 +122,7 @@ impl Assembler {
         }
     }
 
-    /// Reads what [`Assembler::write`] wrote, and moves `input` behind it; `None` for anything else.
+    /// Reads what [`Assembler::write`] wrote, and moves `input` behind it; else `None`.
     #[must_use]
     pub fn read(input: &mut &[u8]) -> Option<Self> {
         let (&tag, rest) = input.split_first()?;
