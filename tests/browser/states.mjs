@@ -12,6 +12,7 @@ const HTML = readFileSync(new URL("../../src/public/index.html", import.meta.url
 const ORIGIN = "http://ringhall.test";
 // The page's own limits (`NODES_MAX`, and the same while the reader has scrolled up).
 const NODES_MAX = 500;
+const BEGIN = Date.UTC(2030, 0, 1);
 
 let browser, chat;
 
@@ -26,6 +27,7 @@ afterEach(async () => {
 async function open(address = "/?user=ada#hall", letIn = true) {
   const hall = { sockets: [], urls: [], said: [], foreign: [] };
   chat = await Chat.open(browser, ORIGIN + address, { before: async page => {
+    await page.clock.install({ time: BEGIN });
     await page.route("**", route => {
       if (new URL(route.request().url()).origin !== ORIGIN) {
         hall.foreign.push(route.request().url());
@@ -43,6 +45,9 @@ async function open(address = "/?user=ada#hall", letIn = true) {
   if (letIn && address.includes("user=")) await chat.state("open");
   return hall;
 }
+
+/** From here on the page's time moves only by `clock.runFor`. */
+const freeze = () => chat.page.clock.pauseAt(BEGIN + 3_600_000);
 
 const send = (socket, event) => socket.send(JSON.stringify(event));
 const newest = hall => hall.sockets.at(-1);
@@ -69,7 +74,7 @@ test("a policy close is final until the person asks again", async () => {
 
 test("a restart's retry_ms is kept, and neither tab nor network jumps it", async () => {
   const hall = await open();
-  await chat.page.clock.install();
+  await freeze();
   await newest(hall).close({ code: 1012, reason: "restart retry_ms=45000" });
   await chat.state("waiting");
   await chat.page.evaluate(() => window.dispatchEvent(new Event("online")));
@@ -83,7 +88,7 @@ test("a restart's retry_ms is kept, and neither tab nor network jumps it", async
 
 test("the back-off doubles to 30 s, with full jitter, and a network that is back ends it", async () => {
   const hall = await open();
-  await chat.page.clock.install();
+  await freeze();
   // The jitter drawn at its upper end: each wait is then the ceiling itself.
   await chat.page.evaluate(() => { Math.random = () => 1 - 2 ** -53; });
   for (const ceiling of [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]) {
@@ -107,7 +112,7 @@ test("the back-off doubles to 30 s, with full jitter, and a network that is back
 
 test("a server that never lets in is given up and dialled again", async () => {
   const hall = await open("/", false);
-  await chat.page.clock.install();
+  await freeze();
   await chat.page.fill("#name", "ada");
   await chat.page.click("#join");
   await chat.state("connecting");
