@@ -71,6 +71,9 @@ fn a_folder_is_served_with_types_and_validators() {
     assert_eq!((part.status, &part.body[..]), (206, &big[999_000..]));
     let redirect = get(address, "/sub");
     assert_eq!((redirect.status, redirect.header("location")), (307, Some("/sub/")));
+    // A redirect to `//sub/` would be one to the host `sub`.
+    get(address, "//sub").expect_refusal(404, "not_found");
+    get(address, "/%2fsub").expect_refusal(404, "not_found");
     // No listing.
     get(address, "/bare/").expect_refusal(404, "not_found");
     check_outside(address);
