@@ -9,7 +9,6 @@ use std::time::Duration;
 use plain_site::{Plain, Setup, TOKEN, Told};
 use ringhall::control::Bounds;
 use ringhall::control::files::Files;
-use ringhall::control::public::Site;
 use ringhall::http::RefusalKind;
 use support::{Client, encode, get, http, opcode};
 
@@ -258,12 +257,4 @@ fn a_client_that_leaves_ends_its_connection() {
     client.send_bytes(PAGE);
     client.reset();
     assert!(matches!(plain.told(), Told::Over));
-}
-
-#[test]
-fn one_connection_too_many_is_told_to_come_back() {
-    let text = String::from_utf8(Site::full_response()).unwrap();
-    assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
-    assert!(text.contains("\r\nRetry-After: "), "{text}");
-    assert!(text.contains("\"error\":\"http_full\""), "{text}");
 }

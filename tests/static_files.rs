@@ -14,12 +14,17 @@ use plain_site::{Plain, Setup};
 use ringhall::control::files::Files;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use static_checks::{check_outside, check_static, get_with};
-use support::get;
+use support::{Server, get};
 use tempfile::TempDir;
 
 #[test]
 fn the_built_in_page_is_served_and_nothing_else() {
     check_static(Plain::start(Setup::default()).address());
+}
+
+#[test]
+fn the_whole_server_serves_the_same() {
+    check_static(Server::start(&[]).address());
 }
 
 /// A folder of files, a secret beside it, and a server of the folder.

@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, watch};
 use super::RunError;
 use super::health::Overseer;
 use crate::config::{Config, Loaded, Placement as ConfigPlacement};
-use crate::control::Bounds;
 use crate::control::files::Files;
 use crate::control::public::{Site, router};
+use crate::control::{Bounds, Routes};
 use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
 use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
@@ -75,7 +75,7 @@ struct Task {
 
 /// What a shard's plain HTTP connections are made of.
 struct PlainHttp {
-    routes: axum::Router,
+    routes: Routes,
     bounds: Bounds,
     closes: watch::Receiver<bool>,
 }
