@@ -6,7 +6,39 @@
 // Vocabulary: words that everyone may say and that say nothing about each other.
 pub mod counters;
 pub mod id;
+pub mod io;
 pub mod limits;
 pub mod payload;
 pub mod time;
-pub mod io;
+pub mod warn;
+
+// 1 bytes in, 6 bytes out.
+pub mod net;
+#[expect(unsafe_code, reason = "the kernel's rings are shared memory; nothing else is unsafe")]
+pub mod uring;
+
+// 2 head and frame.
+pub mod http;
+pub mod ws;
+
+// 3 connection.
+pub mod conn;
+
+// 4 room.
+pub mod protocol;
+pub mod room;
+
+// 5 fan-out.
+pub mod fanout;
+pub mod mesh;
+pub mod shard;
+
+// Plain HTTP, and what drives a shard beside it.
+pub mod control;
+pub mod host;
+
+// The cold half.
+pub mod cli;
+pub mod config;
+pub mod probe;
+pub mod server;

@@ -39,6 +39,8 @@ pub const TABLE_RESERVE_MOVES: usize = 50;
 pub const TABLE_RESERVE_ACCEPT: usize = 200;
 /// Sockets a ring's table can hold (`IORING_MAX_FIXED_FILES`).
 pub const TABLE_SLOTS_MAX: usize = 1 << 20;
+/// Shards of one process: queues between them grow with their square.
+pub const SHARDS_MAX: usize = 1024;
 /// Requests that one plain HTTP connection may take to be read (hyper's header timeout).
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -1,6 +1,10 @@
 //! Arguments to command to exit code.
 
+use std::process::ExitCode;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    ringhall::cli::run(std::env::args_os())
+}

@@ -37,11 +37,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("protocol", &["ws", "room"]),
     // Fan-out.
     ("fanout", &["ws", "conn", "room", "protocol"]),
-    ("mesh", &["room"]),
+    ("mesh", &["ws", "room"]),
     ("shard", &["http", "ws", "conn", "room", "protocol", "fanout", "mesh"]),
     // The cold half.
     ("control", &["http"]),
-    ("host", &["uring", "http", "conn", "mesh", "shard", "control"]),
+    ("host", &["uring", "http", "ws", "conn", "mesh", "shard", "control"]),
     ("config", &[]),
     ("probe", &[]),
     (
@@ -65,8 +65,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("base64", &["control"]),
     ("bytes", &["control"]),
     ("clap", &["cli"]),
-    ("crossbeam", &["mesh"]),
-    ("fastrand", &["shard", "room", "conn", "server"]),
+    ("crossbeam", &["mesh", "shard"]),
+    ("fastrand", &["shard", "room", "conn", "control", "host", "server"]),
     ("hashbrown", &["room"]),
     ("headers", &["control"]),
     ("http-body-util", &["control"]),

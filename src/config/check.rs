@@ -1,0 +1,158 @@
+//! Relations between keys that must hold before any socket is opened.
+//!
+//! In:    a configuration whose values are each in range.
+//! Out:   what cannot be, and what to do about it.
+//! Never: changes a value to make it fit.
+
+use std::net::SocketAddr;
+
+use super::{Config, Placement};
+use crate::limits::Spread;
+
+/// Shortest key that may guard an admin listener off loopback: 8 random letters take a guesser
+/// years at thousands of tries a second.
+const KEY_BYTES_OFF_LOOPBACK: usize = 8;
+
+/// A relation between keys.
+pub(super) struct Combination {
+    /// The keys that it relates.
+    pub keys: &'static [&'static str],
+    /// What is wrong, and the remedy, where it does not hold.
+    pub broken: fn(&Config) -> Option<String>,
+}
+
+/// `remedy` where `holds` is not so.
+fn unless(holds: bool, remedy: &str) -> Option<String> {
+    (!holds).then(|| remedy.to_owned())
+}
+
+/// All relations.
+pub(super) static COMBINATIONS: &[Combination] = &[
+    Combination {
+        keys: &["heartbeat.ping_after", "heartbeat.timeout"],
+        broken: |c| {
+            unless(
+                c.limits.ping_after < c.limits.heartbeat_timeout,
+                "must be a shorter time than heartbeat.timeout, or a silent client is closed \
+                 before it is pinged: lower ping_after or raise timeout",
+            )
+        },
+    },
+    Combination {
+        keys: &["rooms.tick_bytes", "client.queue_bytes"],
+        broken: |c| {
+            unless(
+                c.limits.room_tick_bytes <= c.limits.queue_bytes / 2,
+                "may be at most half of client.queue_bytes, or two turns of one room cut readers \
+                 that keep up: lower rooms.tick_bytes or raise client.queue_bytes",
+            )
+        },
+    },
+    Combination {
+        keys: &["client.message_bytes", "limits.queue_bytes"],
+        broken: |c| {
+            unless(
+                c.limits.message_bytes <= c.limits.queue_bytes_total,
+                "one message must fit the budget of all queues: lower client.message_bytes or \
+                 raise limits.queue_bytes",
+            )
+        },
+    },
+    Combination {
+        keys: &["client.queue_bytes", "limits.queue_bytes"],
+        broken: |c| {
+            unless(
+                c.limits.queue_bytes <= c.limits.queue_bytes_total,
+                "one queue must fit the budget of all queues: lower client.queue_bytes or raise \
+                 limits.queue_bytes",
+            )
+        },
+    },
+    Combination {
+        keys: &["echo.enabled", "echo.message_bytes", "limits.queue_bytes"],
+        broken: |c| {
+            unless(
+                !c.limits.echo_enabled || c.limits.echo_message_bytes <= c.limits.queue_bytes_total,
+                "one echoed message must fit the budget of all queues: lower echo.message_bytes, \
+                 raise limits.queue_bytes or set echo.enabled = false",
+            )
+        },
+    },
+    Combination {
+        keys: &["server.mesh_bytes", "client.message_bytes"],
+        broken: |c| {
+            unless(
+                c.mesh_bytes >= c.limits.message_bytes,
+                "one message must fit a queue between shards: raise server.mesh_bytes or lower \
+                 client.message_bytes",
+            )
+        },
+    },
+    Combination {
+        keys: &["server.mesh_bytes", "rooms.tick_bytes"],
+        broken: |c| {
+            unless(
+                c.mesh_bytes >= c.limits.room_tick_bytes,
+                "what a room sends in one turn must fit a queue between shards: raise \
+                 server.mesh_bytes or lower rooms.tick_bytes",
+            )
+        },
+    },
+    Combination {
+        keys: &["server.placement", "rooms.spread"],
+        broken: |c| {
+            unless(
+                !(c.placement == Placement::Accept && c.limits.spread == Spread::Never),
+                "members that stay where they were accepted make rooms spread: set \
+                 server.placement = \"home\", or rooms.spread to \"auto\" or \"always\"",
+            )
+        },
+    },
+    Combination { keys: &["admin.listen", "admin.key"], broken: admin_off_loopback },
+    Combination { keys: &["server.listen", "admin.listen"], broken: same_address },
+    Combination { keys: &["static.dir"], broken: unreadable_folder },
+];
+
+/// SPEC section 4: the key "must be set before the listener may leave loopback".
+fn admin_off_loopback(c: &Config) -> Option<String> {
+    if c.admin_listen.ip().to_canonical().is_loopback() {
+        return None;
+    }
+    let Some(key) = &c.admin_key else {
+        let text = "this address is not loopback, and whoever reaches it administers the server: \
+                    set admin.key (such as what `openssl rand -hex 24` prints), or listen on \
+                    127.0.0.1";
+        return Some(text.to_owned());
+    };
+    unless(
+        key.expose().len() >= KEY_BYTES_OFF_LOOPBACK,
+        "this address is not loopback, so admin.key must have 8 characters or more: take what \
+         `openssl rand -hex 24` prints",
+    )
+}
+
+fn same_address(c: &Config) -> Option<String> {
+    let clash = c.listen.iter().find(|public| overlap(**public, c.admin_listen))?;
+    Some(format!(
+        "the public listener {clash} and the admin listener {} are one address: give one of them \
+         another port",
+        c.admin_listen
+    ))
+}
+
+/// Whether two listeners would take the same port of the same interface.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    let one_interface = a.ip() == b.ip() || (everywhere && a.is_ipv4() == b.is_ipv4());
+    a.port() != 0 && a.port() == b.port() && one_interface
+}
+
+fn unreadable_folder(c: &Config) -> Option<String> {
+    let folder = c.static_dir.as_ref()?;
+    let error = std::fs::read_dir(folder).err()?;
+    Some(format!(
+        "the folder {} cannot be read ({error}): name a folder that this user may read, or \
+         \"none\" for the built-in page",
+        folder.display()
+    ))
+}

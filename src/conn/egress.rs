@@ -1,0 +1,282 @@
+//! What one connection still has to be sent, in order.
+//!
+//! In:    segments behind what is queued; what a short send left, in front.
+//! Out:   the next batch of segments for one send; what was dropped for a slow reader.
+//! Never: sends; builds frames.
+//!
+//! A segment of a room's payload may be dropped, frame by frame, by policy. What was made for this
+//! connection alone (its payload has no marks) may not, except that only the newest pong waits.
+//!
+//! # Invariants
+//! - `bytes` is the sum of the queue's segments.
+//! - A frame once begun is finished, whatever the policy.
+
+use std::collections::VecDeque;
+
+use crate::io::Segments;
+use crate::limits::{SEND_BYTES_MAX, SEND_SEGMENTS_MAX};
+use crate::payload::Segment;
+
+/// First byte of an unfragmented pong.
+const PONG: u8 = 0x8a;
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Egress {
+    queue: VecDeque<Segment>,
+    bytes: usize,
+    missed: Missed,
+}
+
+/// Messages dropped that the reader has not been told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// How many.
+    pub messages: u64,
+    /// Offset of the newest of them.
+    pub offset: u64,
+}
+
+impl Egress {
+    /// Bytes queued.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing is queued and nothing has to be told.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.missed.messages == 0
+    }
+
+    /// Queues a segment.
+    pub fn push(&mut self, segment: Segment) {
+        if !segment.is_empty() {
+            self.bytes += segment.len();
+            self.queue.push_back(segment);
+        }
+    }
+
+    /// Queues a pong in place of one that has not begun.
+    ///
+    /// RFC 6455 section 5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong
+    /// frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send a Pong frame
+    /// for only the most recently processed Ping frame."
+    pub fn push_pong(&mut self, pong: Segment) {
+        let waits = |queued: &Segment| {
+            is_own(queued) && queued.start == 0 && queued.bytes().first() == Some(&PONG)
+        };
+        if let Some(at) = self.queue.iter().position(waits)
+            && let Some(old) = self.queue.remove(at)
+        {
+            self.bytes -= old.len();
+        }
+        self.push(pong);
+    }
+
+    /// Puts back what a send left.
+    pub fn restore(&mut self, rest: Vec<Segment>) {
+        for segment in rest.into_iter().rev() {
+            self.bytes += segment.len();
+            self.queue.push_front(segment);
+        }
+    }
+
+    /// Takes what the next send carries.
+    pub fn take(&mut self) -> Option<Segments> {
+        let first = self.queue.pop_front()?;
+        let mut taken = first.len();
+        let mut many = Vec::new();
+        while many.len() + 1 < SEND_SEGMENTS_MAX && taken < SEND_BYTES_MAX {
+            let Some(next) = self.queue.pop_front() else { break };
+            taken += next.len();
+            many.push(next);
+        }
+        self.bytes -= taken;
+        if many.is_empty() {
+            return Some(Segments::One(first));
+        }
+        many.insert(0, first);
+        Some(Segments::Many(many))
+    }
+
+    /// Drops the oldest frames of the room until at most `keep` bytes are queued, or none is left
+    /// to drop. How many messages that were.
+    pub fn drop_oldest(&mut self, keep: usize) -> u64 {
+        let before = self.missed.messages;
+        let mut at = 0;
+        while self.bytes > keep && at < self.queue.len() {
+            if is_own(&self.queue[at]) || self.split_begun(at) {
+                at += 1;
+                continue;
+            }
+            let segment = &mut self.queue[at];
+            let frames = &segment.payload.batch().frames;
+            let first = frames.partition_point(|frame| frame.end <= segment.start);
+            let (mut start, end) = (segment.start, segment.end);
+            for frame in frames[first..].iter().take_while(|frame| frame.end <= end) {
+                if self.bytes <= keep {
+                    break;
+                }
+                self.bytes -= (frame.end - start) as usize;
+                start = frame.end;
+                if frame.offset > 0 {
+                    self.missed.messages += 1;
+                    self.missed.offset = frame.offset;
+                }
+            }
+            segment.start = start;
+            if segment.is_empty() {
+                self.queue.remove(at);
+            }
+        }
+        self.missed.messages - before
+    }
+
+    /// What the reader has to be told it missed; the notice goes to [`Egress::insert_notice`].
+    pub fn take_missed(&mut self) -> Option<Missed> {
+        let missed = std::mem::take(&mut self.missed);
+        (missed.messages > 0).then_some(missed)
+    }
+
+    /// Queues a notice in front of everything that has not begun.
+    pub fn insert_notice(&mut self, notice: Segment) {
+        let begun = self.queue.front().is_some_and(is_begun);
+        self.bytes += notice.len();
+        if begun && !self.split_begun(0) {
+            // A begun segment of the connection's own is one frame: the notice goes behind it.
+        }
+        self.queue.insert(usize::from(begun), notice);
+    }
+
+    /// Separates the frame that has begun, at the front of segment `at`, from the frames behind it.
+    /// Whether segment `at` is now such a frame alone.
+    fn split_begun(&mut self, at: usize) -> bool {
+        let segment = &mut self.queue[at];
+        if is_own(segment) || !is_begun(segment) {
+            return false;
+        }
+        let frames = &segment.payload.batch().frames;
+        let current = frames.partition_point(|frame| frame.end <= segment.start);
+        let end = frames[current].end;
+        if end < segment.end {
+            let behind = Segment { payload: segment.payload.clone(), start: end, end: segment.end };
+            segment.end = end;
+            self.queue.insert(at + 1, behind);
+        }
+        true
+    }
+}
+
+/// Made for this connection alone.
+fn is_own(segment: &Segment) -> bool {
+    segment.payload.batch().frames.is_empty()
+}
+
+/// Some of the first frame was sent.
+fn is_begun(segment: &Segment) -> bool {
+    if is_own(segment) {
+        return segment.start > 0;
+    }
+    let frames = &segment.payload.batch().frames;
+    segment.start > 0 && frames.binary_search_by_key(&segment.start, |frame| frame.end).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::{Batch, Payload};
+
+    /// A room payload of frames of ten bytes, with these offsets.
+    fn room(offsets: &[u64]) -> Segment {
+        let mut batch = Batch::default();
+        for &offset in offsets {
+            batch.bytes.extend_from_slice(&[0x81; 10]);
+            batch.mark(offset, None);
+        }
+        Payload::own(batch).whole()
+    }
+
+    fn own(bytes: &[u8]) -> Segment {
+        Payload::own(Batch { bytes: bytes.to_vec(), frames: Vec::new() }).whole()
+    }
+
+    fn drain(egress: &mut Egress) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Some(segments) = egress.take() {
+            for segment in segments.as_slice() {
+                all.extend_from_slice(segment.bytes());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn order_survives_a_short_send() {
+        let mut egress = Egress::default();
+        egress.push(own(b"abc"));
+        egress.push(own(b"def"));
+        let rest = egress.take().unwrap().rest(4);
+        egress.push(own(b"g"));
+        egress.restore(rest);
+        assert_eq!(egress.bytes(), 3);
+        assert_eq!(drain(&mut egress), b"efg");
+    }
+
+    #[test]
+    fn only_the_newest_pong_waits_and_a_begun_one_is_finished() {
+        let mut egress = Egress::default();
+        egress.push(own(b"abc"));
+        for n in 0..100 {
+            egress.push_pong(own(&[PONG, 1, n]));
+        }
+        assert_eq!(egress.bytes(), 6);
+        let rest = egress.take().unwrap().rest(4);
+        egress.restore(rest);
+        egress.push_pong(own(&[PONG, 1, 100]));
+        assert_eq!(drain(&mut egress), [1, 99, PONG, 1, 100]);
+    }
+
+    #[test]
+    fn the_oldest_whole_frames_are_dropped_and_counted() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2, 0, 3]));
+        egress.push(own(b"own"));
+        egress.push(room(&[4, 5]));
+        // Four bytes of message 1 are gone: it has to be finished.
+        let rest = egress.take().unwrap().rest(4);
+        egress.restore(rest);
+        assert_eq!(egress.drop_oldest(29), 2);
+        assert_eq!(egress.bytes(), 29);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 2, offset: 3 }));
+        assert_eq!(egress.take_missed(), None);
+        egress.insert_notice(own(b"lag"));
+        let mut wanted = vec![0x81; 6];
+        wanted.extend_from_slice(b"lagown");
+        wanted.extend_from_slice(&[0x81; 20]);
+        assert_eq!(drain(&mut egress), wanted);
+    }
+
+    #[test]
+    fn everything_droppable_goes_if_it_must() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2, 3]));
+        egress.push(own(b"own"));
+        assert_eq!(egress.drop_oldest(0), 3);
+        assert_eq!(drain(&mut egress), b"own");
+        assert_eq!(egress.bytes(), 0);
+        assert!(!egress.is_empty(), "the reader has to be told");
+    }
+
+    #[test]
+    fn a_notice_goes_behind_a_begun_frame_and_before_the_next() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2]));
+        let rest = egress.take().unwrap().rest(5);
+        egress.restore(rest);
+        egress.insert_notice(own(b"lag"));
+        let sent = drain(&mut egress);
+        assert_eq!((sent.len(), &sent[5..8]), (18, &b"lag"[..]));
+    }
+}

@@ -1,0 +1,115 @@
+//! Turns requests on the admin listener into answers for operators and their machines.
+//!
+//! In:    a listening socket; the admin key.
+//! Out:   health with every counter, readiness.
+//! Never: open beyond `/health` and `/ready` without the key, where there is one.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::response::Response;
+use axum::routing::get;
+use headers::authorization::Bearer;
+use headers::{Authorization, HeaderMapExt};
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::service::service_fn;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use super::health::{self, HealthSource, Source};
+use super::wire::Wire;
+use super::{ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, Bounds, Routes, connection, refusal};
+
+/// The admin key, kept as its hash: a comparison takes the same time for every wrong key, whatever
+/// its length.
+#[derive(Clone)]
+struct Key([u8; 32]);
+
+impl Key {
+    fn new(key: &str) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    fn opens(&self, headers: &HeaderMap) -> bool {
+        let given = headers.typed_get::<Authorization<Bearer>>();
+        given.is_some_and(|given| Self::new(given.token()).0.ct_eq(&self.0).into())
+    }
+}
+
+/// The routes of the admin listener; `key` is `admin.key`.
+pub fn router(source: Arc<dyn HealthSource>, key: Option<&str>) -> Routes {
+    // Open to machines that hold no key: load balancers and supervisors.
+    let open = Router::new()
+        .route("/health", get(async |source: Health| health::answer_admin(&source.0)))
+        .route("/ready", get(async |source: Health| health::answer_ready(&source.0)))
+        .with_state(source);
+    let mut keyed = Router::new().fallback(async || refusal::with_status(StatusCode::NOT_FOUND));
+    if let Some(key) = key {
+        keyed = keyed.layer(from_fn_with_state(Key::new(key), guard));
+    }
+    open.merge(keyed).layer(map_response(async |response: Response| refusal::worded(response)))
+}
+
+type Health = State<Source>;
+
+async fn guard(State(key): State<Key>, request: Request, next: Next) -> Response {
+    if key.opens(request.headers()) {
+        return next.run(request).await;
+    }
+    let mut refusal = refusal::with_status(StatusCode::UNAUTHORIZED);
+    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    refusal
+}
+
+/// Accepts and serves until `closing` turns true, then lets each connection finish the response
+/// that is under way. Runs inside a tokio runtime (the main thread's).
+pub async fn serve(listener: TcpListener, routes: Routes, closing: watch::Receiver<bool>) {
+    let mut over = closing.clone();
+    let mut conversations = JoinSet::new();
+    loop {
+        let has_room = conversations.len() < ADMIN_CONNECTIONS_MAX;
+        tokio::select! {
+            _ = over.wait_for(|closing| *closing) => break,
+            Some(_) = conversations.join_next() => {}
+            accepted = listener.accept(), if has_room => match accepted {
+                Ok((stream, _)) => {
+                    conversations.spawn(converse(stream, routes.clone(), closing.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin listener could not accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while conversations.join_next().await.is_some() {}
+}
+
+async fn converse(stream: TcpStream, routes: Routes, closing: watch::Receiver<bool>) {
+    let bounds = Bounds::default();
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let routes = routes.clone();
+        async move {
+            match connection::judge(&request) {
+                Err(refusal) => Ok(refusal::of(&refusal)),
+                // Nothing here speaks WebSocket: the router says 404.
+                Ok(_) => routes.oneshot(request.map(Body::new)).await,
+            }
+        }
+    });
+    let wire = Wire::new(stream, Vec::new(), bounds);
+    if let Err(error) = connection::converse(wire, bounds, closing, service).await {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}

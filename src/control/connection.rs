@@ -1,0 +1,74 @@
+//! Turns a wire and a service into one HTTP/1.1 conversation, from its first request to its end.
+//!
+//! In:    a wire, bounds, the word that the server is closing.
+//! Out:   requests to the service; its responses on the wire.
+//! Never: routes.
+
+use std::convert::Infallible;
+use std::pin::pin;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::HttpService;
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
+
+use super::Bounds;
+use super::wire::Wire;
+use crate::http::{Refusal, RefusalKind, Upgrade};
+use crate::limits::TARGET_BYTES_MAX;
+
+/// What hyper may buffer of one connection beyond a request head: a response's chunk on its way.
+const BUFFER_BYTES: usize = 48 << 10;
+
+/// Speaks HTTP until the peer or a bound ends it, the wire is upgraded, or the server closes and
+/// the response that is under way is out.
+///
+/// # Errors
+/// What ended the conversation early: a malformed head, a timeout, a socket that failed.
+pub(super) async fn converse<S>(
+    wire: Wire,
+    bounds: Bounds,
+    mut closing: watch::Receiver<bool>,
+    service: S,
+) -> hyper::Result<()>
+where
+    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    let conversation = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.head_timeout)
+        .max_header_size(bounds.head_bytes)
+        .max_buf_size(bounds.head_bytes.saturating_add(BUFFER_BYTES))
+        .serve_connection(TokioIo::new(wire), service)
+        .with_upgrades();
+    let mut conversation = pin!(conversation);
+    tokio::select! {
+        // The conversation first: a request that was already read when the server began to close
+        // is then under way, and not a connection that has said nothing.
+        biased;
+        over = conversation.as_mut() => return over,
+        // Whoever could say "closing" is gone: that says it too.
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    conversation.as_mut().graceful_shutdown();
+    conversation.await
+}
+
+/// Judges a request as the data ring judges the first of a connection: its framing, whose checks
+/// hyper leaves to its user (RFC 9112 section 3.2 on Host), and whether it asks for a WebSocket.
+///
+/// # Errors
+/// The refusal.
+pub(super) fn judge<B>(request: &Request<B>) -> Result<Option<Upgrade>, Refusal> {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    if target.len() > TARGET_BYTES_MAX {
+        let message = format!("The request target is too long: {TARGET_BYTES_MAX} bytes at most.");
+        return Err(Refusal::new(RefusalKind::UriTooLong, message));
+    }
+    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    let is_11 = request.version() == Version::HTTP_11;
+    Upgrade::from_parts(request.method().as_str(), target, is_11, headers)
+}

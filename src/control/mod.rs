@@ -1,0 +1,60 @@
+//! Turns plain HTTP requests into answers: health, readiness, files, refusals.
+//!
+//! In:    connected sockets with the bytes already read; a `HealthSource`; the folder of files.
+//! Out:   responses; a socket that asks for an upgrade after all goes back to the shard.
+//! Never: on the path of a message; knows a room, a shard's state or the configuration.
+//!
+//! hyper speaks HTTP, axum routes, tower-http reads files: no home-made server here. This is the
+//! only module that uses them.
+
+use std::time::Duration;
+
+use crate::limits;
+
+pub mod admin;
+mod connection;
+pub mod files;
+pub mod health;
+pub mod public;
+mod refusal;
+mod wire;
+
+/// The routes of a listener, for whoever hands them on and does not look inside.
+pub type Routes = axum::Router;
+
+/// A response that its client takes no byte of for so long is given up, and its socket closed.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a closing socket listens on, so that what the client still sends does not make the
+/// kernel reset the connection and destroy the answer (RFC 9112 section 9.6).
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes that a closing socket takes and drops in that time, at most.
+pub const LINGER_BYTES_MAX: usize = 1 << 20;
+/// Connections of the admin listener: a scraper, a supervisor and a few people.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Pause after a failed accept (no descriptors left), instead of a loop that spins on it.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one plain HTTP connection may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// From the end of a response (or the start of the connection) to the next complete request
+    /// head: bounds slow heads and silent kept-alive connections alike.
+    pub head_timeout: Duration,
+    /// See [`STALL_TIMEOUT`].
+    pub stall_timeout: Duration,
+    /// See [`LINGER_TIMEOUT`].
+    pub linger_timeout: Duration,
+    /// Longest request head, in bytes (`handshake.head_bytes`).
+    pub head_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            head_timeout: limits::HTTP_HEAD_TIMEOUT,
+            stall_timeout: STALL_TIMEOUT,
+            linger_timeout: LINGER_TIMEOUT,
+            head_bytes: limits::Limits::default().head_bytes,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Turns a socket that did not ask for an upgrade into answers of the public listener.
+//!
+//! In:    a connected socket, and the bytes already read from it.
+//! Out:   responses; the socket again, where a later request on it is an upgrade after all.
+//! Never: answers an upgrade by itself; counts connections.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::middleware::map_response;
+use axum::response::Response;
+use axum::routing::{any, get};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use super::files::Files;
+use super::health::{self, HealthSource, Source};
+use super::wire::Wire;
+use super::{Bounds, Routes, connection, refusal};
+use crate::http::{Refusal, RefusalKind, Upgrade};
+
+/// What the shard says to an upgrade that it accepts.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The whole 101, as `ws` makes it for a first request too.
+    pub response: Vec<u8>,
+    /// Comes back with the socket.
+    pub token: u64,
+}
+
+/// The shard, as far as a later upgrade needs it: a proxy's connection has carried plain requests,
+/// and now becomes somebody's WebSocket.
+pub trait Upgrades {
+    /// Judges a well-formed upgrade.
+    ///
+    /// # Errors
+    /// The refusal: the connection goes on with plain requests.
+    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal>;
+
+    /// Takes the socket back (nonblocking), and the bytes that were read beyond the request head:
+    /// the first frames. The 101 is out.
+    fn taken(&self, token: u64, stream: std::net::TcpStream, leftover: Vec<u8>);
+
+    /// The client went away before its 101 was out: nothing will come for this token.
+    fn abandoned(&self, token: u64);
+
+    /// Counts a refusal, whoever made it: a malformed request, a path without a file, or `judge`.
+    fn refused(&self, kind: RefusalKind);
+}
+
+/// Everything that the public listener's plain connections of one shard share.
+pub struct Site {
+    routes: Routes,
+    bounds: Bounds,
+    closing: watch::Receiver<bool>,
+    upgrades: Option<Rc<dyn Upgrades>>,
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+impl Site {
+    /// `routes` are made once for all shards, by [`router`]; when `closing` turns true, connections
+    /// finish the response that is under way and close.
+    #[must_use]
+    pub fn new(routes: Routes, bounds: Bounds, closing: watch::Receiver<bool>) -> Self {
+        Self { routes, bounds, closing, upgrades: None }
+    }
+
+    /// With somebody who answers later upgrades; without, they are refused with 426.
+    #[must_use]
+    pub fn with_upgrades(mut self, upgrades: Rc<dyn Upgrades>) -> Self {
+        self.upgrades = Some(upgrades);
+        self
+    }
+
+    async fn answer(&self, request: Request<Incoming>, promise: &Promise) -> Response {
+        let mut response = match connection::judge(&request) {
+            Err(refusal) => refusal::of(&refusal),
+            Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
+                match upgrades.judge(upgrade) {
+                    Err(refusal) => refusal::of(&refusal),
+                    Ok(accepted) => {
+                        let on_upgrade = hyper::upgrade::on(request);
+                        *promise.borrow_mut() = Some((accepted.token, on_upgrade));
+                        return switching(&accepted.response);
+                    }
+                }
+            }
+            Ok(_) => {
+                let routed = self.routes.clone().oneshot(request.map(Body::new)).await;
+                routed.unwrap_or_else(|never| match never {})
+            }
+        };
+        let kind = response.extensions().get::<RefusalKind>();
+        if let (Some(&kind), Some(upgrades)) = (kind, &self.upgrades) {
+            upgrades.refused(kind);
+        }
+        // hyper says so by itself only where it knew before this request.
+        if *self.closing.borrow() {
+            response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// A token, and the socket that follows it once the 101 is out.
+type Promise = RefCell<Option<(u64, OnUpgrade)>>;
+
+/// The shard's 101 as a response of hyper's, which is the only one who knows when it is out.
+fn switching(bytes: &[u8]) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let fields = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
+    });
+    response.headers_mut().extend(fields);
+    response
+}
+
+/// The routes of the public listener (SPEC section 3), as far as plain requests go. `echo`: whether
+/// there is an `/echo` (`echo.enabled`).
+pub fn router(source: Arc<dyn HealthSource>, files: Files, echo: bool) -> Routes {
+    let echo = if echo { get(upgrade_required) } else { any(echo_disabled) };
+    Router::new()
+        .route("/health", get(async |source: Health| health::answer_public(&source.0)))
+        .route("/ws/{*rest}", get(upgrade_required))
+        .route("/echo", echo)
+        .fallback_service(files.router())
+        .layer(map_response(async |response: Response| refusal::worded(response)))
+        .with_state(source)
+}
+
+type Health = axum::extract::State<Source>;
+
+async fn upgrade_required() -> Response {
+    let message = "This path speaks WebSocket alone: connect with a WebSocket client, version 13.";
+    refusal::of(&Refusal::new(RefusalKind::UpgradeRequired, message))
+}
+
+async fn echo_disabled() -> Response {
+    let message = "There is no echo here: the operator has set echo.enabled to false.";
+    refusal::of(&Refusal::new(RefusalKind::EchoDisabled, message))
+}
+
+/// Serves one connection to its end: the client's, a bound's, the server's, or an upgrade.
+///
+/// `stream` is connected; `prefix` is what was already read from it. Runs inside a tokio runtime
+/// (a shard's); what the connection costs is bounded by the site's [`Bounds`], and the number of
+/// such connections by the caller.
+pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>) {
+    let socket = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(error) => return tracing::warn!(%error, "a plain connection could not be served"),
+    };
+    let promise = Rc::new(Promise::default());
+    let service = service_fn(|request| {
+        let (site, promise) = (site.clone(), promise.clone());
+        async move { Ok::<_, Infallible>(site.answer(request, &promise).await) }
+    });
+    let wire = Wire::new(socket, prefix, site.bounds);
+    let over = connection::converse(wire, site.bounds, site.closing.clone(), service).await;
+    if let Err(error) = over {
+        tracing::debug!(%error, "a plain connection ended early");
+    }
+    let promise = promise.take();
+    if let (Some((token, on_upgrade)), Some(upgrades)) = (promise, &site.upgrades) {
+        match hand_back(on_upgrade).await {
+            Some((stream, leftover)) => upgrades.taken(token, stream, leftover),
+            None => upgrades.abandoned(token),
+        }
+    }
+}
+
+/// The socket as it was given to us, and everything read from it behind the request head.
+async fn hand_back(on_upgrade: OnUpgrade) -> Option<(std::net::TcpStream, Vec<u8>)> {
+    let upgraded = on_upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Wire>>().ok()?;
+    let (stream, prefix) = parts.io.into_inner().into_parts();
+    let mut leftover = Vec::from(parts.read_buf);
+    leftover.extend_from_slice(&prefix);
+    Some((stream.into_std().ok()?, leftover))
+}

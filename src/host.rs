@@ -1,0 +1,260 @@
+//! Drives a shard's turns inside a tokio-uring runtime: turn, yield, sleep, wake.
+//!
+//! In:    a shard on its own thread; kicks from the main thread; sockets back from plain HTTP.
+//! Out:   turns; plain HTTP connections as tasks on the same core.
+//! Never: looks into a turn. A bare loop around `turn()` would do as well.
+//!
+//! The rules of sleeping (each was paid for with a hang):
+//! 1. The ring wakes us through an eventfd, not through its own descriptor: a ring with deferred
+//!    task work does not wake those who poll it.
+//! 2. Before sleeping: say so to the other shards, then look for their mail; let the ring ring, run
+//!    its deferred work, then look for completions. What comes later rings.
+//! 3. The runtime's own tasks get the core after every turn that did work, else plain HTTP starves
+//!    behind a busy shard.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use crate::control::public::{Accepted, Site, Upgrades, serve};
+use crate::http::{Protocol, Refusal, RefusalKind, Route, Upgrade};
+use crate::shard::shared::Shared;
+use crate::shard::tick::Next;
+use crate::shard::{Handoff, Shard};
+use crate::time::Now;
+use crate::uring::UringIo;
+use crate::ws::handshake::accept_response;
+
+/// How often a shard's thread is asked how busy it was.
+const BUSY_EVERY: Duration = Duration::from_secs(1);
+
+/// The process's clock: all shards count from one start.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Milliseconds since the start.
+    #[must_use]
+    pub fn now(self) -> Now {
+        Now(crate::time::millis(self.0.elapsed()))
+    }
+
+    fn instant(self, now: Now) -> tokio::time::Instant {
+        (self.0 + Duration::from_millis(now.0)).into()
+    }
+}
+
+/// A socket that plain HTTP has upgraded.
+struct Returned {
+    fd: OwnedFd,
+    upgrade: Upgrade,
+    leftover: Vec<u8>,
+}
+
+/// Where plain HTTP and its shard meet: the same thread, never at the same time.
+#[derive(Default)]
+struct Lobby {
+    returned: RefCell<Vec<Returned>>,
+    /// Upgrades that hyper is about to answer, by token.
+    pending: RefCell<Vec<Option<Upgrade>>>,
+    notify: Notify,
+}
+
+/// What the host needs beside the shard.
+#[derive(Debug)]
+pub struct Host {
+    /// The process's clock.
+    pub clock: Clock,
+    /// What the shards share.
+    pub shared: Arc<Shared>,
+    /// What the ring writes to when something happens while the shard sleeps; the main thread too.
+    pub eventfd: OwnedFd,
+    /// The routes of plain HTTP, without the way back to the shard.
+    pub site: Site,
+}
+
+/// Runs the shard until its shutdown is complete.
+///
+/// # Errors
+/// Where the eventfd cannot be watched.
+pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()> {
+    let lobby = Rc::new(Lobby::default());
+    let doorman =
+        Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id: shard.state.id() };
+    let site = Rc::new(host.site.with_upgrades(Rc::new(doorman)));
+    shard.io.register_eventfd(host.eventfd.as_fd())?;
+    let eventfd = watch(host.eventfd)?;
+    let mut busy = Busy::start(host.clock.now());
+    shard.start();
+    loop {
+        for returned in lobby.returned.take() {
+            shard.adopt(returned.fd, returned.upgrade, returned.leftover);
+        }
+        let now = host.clock.now();
+        let next = shard.turn(now);
+        if let Some(percent) = busy.measure(now) {
+            shard.state.note_busy(percent);
+        }
+        for handoff in std::mem::take(&mut shard.state.handoffs) {
+            welcome(handoff, site.clone(), host.shared.clone());
+        }
+        if shard.state.is_draining() {
+            shard.io.close_listeners();
+        }
+        match next {
+            Next::Turn => tokio::task::yield_now().await,
+            Next::End => return Ok(()),
+            Next::Sleep(until) => sleep(&mut shard, &eventfd, &lobby, host.clock, until).await?,
+        }
+    }
+}
+
+#[expect(deprecated, reason = "what made it unsound is a descriptor closed early: this is owned")]
+fn watch(eventfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(eventfd)
+}
+
+async fn sleep(
+    shard: &mut Shard<UringIo>,
+    eventfd: &AsyncFd<OwnedFd>,
+    lobby: &Lobby,
+    clock: Clock,
+    until: Option<Now>,
+) -> std::io::Result<()> {
+    let id = shard.state.id();
+    let shared = shard.state.shared().clone();
+    let (bell, neighbour) = (shared.mesh.bell(id), shared.neighbour(id));
+    bell.fall_asleep();
+    let has_news = shared.mesh.has_mail(id)
+        || !neighbour.orders.is_empty()
+        || !lobby.returned.borrow().is_empty();
+    if has_news || !shard.io.prepare_sleep() {
+        bell.wake_up();
+        tokio::task::yield_now().await;
+        return Ok(());
+    }
+    neighbour.asleep.store(true, Ordering::Relaxed);
+    let woken = tokio::select! {
+        ready = eventfd.readable() => ready.map(|mut ready| ready.clear_ready()),
+        () = lobby.notify.notified() => Ok(()),
+        () = tokio::time::sleep_until(clock.instant(until.unwrap_or_default())),
+            if until.is_some() => Ok(()),
+    };
+    neighbour.moved_at.store(clock.now().0, Ordering::Relaxed);
+    neighbour.asleep.store(false, Ordering::Relaxed);
+    shard.io.wakeups(false);
+    bell.wake_up();
+    woken
+}
+
+/// Serves a plain HTTP connection as a task on this core.
+fn welcome(handoff: Handoff, site: Rc<Site>, shared: Arc<Shared>) {
+    let stream = std::net::TcpStream::from(handoff.fd);
+    tokio_uring::spawn(async move {
+        serve(stream, handoff.bytes, site).await;
+        shared.http_connections.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+/// Answers upgrades on connections that have carried plain requests (a proxy keeps them alive).
+struct Doorman {
+    lobby: Rc<Lobby>,
+    shared: Arc<Shared>,
+    id: crate::id::ShardId,
+}
+
+impl Upgrades for Doorman {
+    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal> {
+        let limits = self.shared.limits();
+        if upgrade.route == Route::Echo && !limits.echo_enabled {
+            let message = "/echo is switched off (echo.enabled = false)";
+            return Err(Refusal::new(RefusalKind::EchoDisabled, message));
+        }
+        if !self.shared.admit(limits.connections_max) {
+            let message = "the server holds as many connections as limits.connections_max allows";
+            let retry = fastrand::u32(1..=10);
+            return Err(Refusal::for_now(RefusalKind::Full, message, retry));
+        }
+        let response = accept_response(&upgrade.key, upgrade.protocol.map(Protocol::as_str));
+        let mut pending = self.lobby.pending.borrow_mut();
+        let free = pending.iter().position(Option::is_none).unwrap_or(pending.len());
+        if free == pending.len() {
+            pending.push(None);
+        }
+        pending[free] = Some(upgrade);
+        Ok(Accepted { response, token: free as u64 })
+    }
+
+    fn taken(&self, token: u64, stream: std::net::TcpStream, leftover: Vec<u8>) {
+        let upgrade = self.take_pending(token);
+        // The ring's operations wait by themselves; a nonblocking socket would make them fail.
+        let blocking = stream.set_nonblocking(false);
+        let (Some(upgrade), Ok(())) = (upgrade, blocking) else {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        let returned = Returned { fd: stream.into(), upgrade, leftover };
+        self.lobby.returned.borrow_mut().push(returned);
+        self.lobby.notify.notify_one();
+    }
+
+    fn abandoned(&self, token: u64) {
+        if self.take_pending(token).is_some() {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn refused(&self, kind: RefusalKind) {
+        self.shared.neighbour(self.id).counters.count_refused(kind.index());
+    }
+}
+
+impl Doorman {
+    fn take_pending(&self, token: u64) -> Option<Upgrade> {
+        let mut pending = self.lobby.pending.borrow_mut();
+        pending.get_mut(usize::try_from(token).ok()?)?.take()
+    }
+}
+
+/// How much of its time the thread has spent on a core.
+struct Busy {
+    since: Now,
+    spent: Duration,
+}
+
+impl Busy {
+    fn start(now: Now) -> Self {
+        Self { since: now, spent: thread_time() }
+    }
+
+    /// Percent of the time since the last measure, once that is long enough ago.
+    fn measure(&mut self, now: Now) -> Option<usize> {
+        let wall = now.since(self.since);
+        if wall < BUSY_EVERY {
+            return None;
+        }
+        let spent = thread_time();
+        let percent = (spent - self.spent).as_millis() * 100 / wall.as_millis();
+        *self = Self { since: now, spent };
+        usize::try_from(percent).ok()
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
+}

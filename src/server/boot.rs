@@ -1,0 +1,328 @@
+//! From a configuration to running shards.
+//!
+//! In:    the configuration; what the box allows.
+//! Out:   listening sockets, one thread a shard, the start's one line of log.
+//! Never: runs after the first connection.
+//!
+//! Order: facts, limits, sockets, rings, then accept. Whatever fails says why before a client could
+//! have connected.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tokio::sync::{mpsc, watch};
+
+use super::RunError;
+use super::health::Overseer;
+use crate::config::{Config, Loaded, Placement as ConfigPlacement};
+use crate::control::files::Files;
+use crate::control::public::{Site, router};
+use crate::control::{Bounds, Routes};
+use crate::host::{Clock, Host, drive};
+use crate::id::ShardId;
+use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
+use crate::mesh::Mesh;
+use crate::net::{ListenOptions, listen_all};
+use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
+use crate::shard::shared::Shared;
+use crate::shard::{Placement, Setup, Shard};
+use crate::uring::{self, UringIo};
+
+/// Unacknowledged bytes for so long mean a dead peer (TCP_USER_TIMEOUT).
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Entries of a runtime's own ring: timers and the odd file.
+const RUNTIME_ENTRIES: u32 = 64;
+/// Locked memory that is left for the runtimes' rings, in bytes a ring.
+const RUNTIME_RING_BYTES: usize = 64 << 10;
+/// Most that one shard's ring may use: 4096 entries and eight times as many completions.
+const RING_BYTES_MAX: usize = 1 << 20;
+
+/// A server whose shards run.
+pub(super) struct Started {
+    pub(super) shared: Arc<Shared>,
+    pub(super) overseer: Arc<Overseer>,
+    pub(super) capacity: Capacity,
+    pub(super) eventfds: Vec<OwnedFd>,
+    pub(super) admin: TcpListener,
+    /// Turns true when plain HTTP should end.
+    pub(super) closing: watch::Sender<bool>,
+    /// One message a shard that has ended.
+    pub(super) ended: mpsc::UnboundedReceiver<ShardId>,
+}
+
+/// What one shard's thread is given.
+struct Task {
+    id: ShardId,
+    cpu: usize,
+    listeners: Vec<TcpListener>,
+    ring: RingSizes,
+    eventfd: OwnedFd,
+    placement: Placement,
+    limits: Arc<Limits>,
+    shared: Arc<Shared>,
+    plain: PlainHttp,
+    clock: Clock,
+    ready: Sender<Result<(ShardId, RawFd), String>>,
+    peers: Receiver<Vec<RawFd>>,
+    ended: mpsc::UnboundedSender<ShardId>,
+}
+
+/// What a shard's plain HTTP connections are made of.
+struct PlainHttp {
+    routes: Routes,
+    bounds: Bounds,
+    closes: watch::Receiver<bool>,
+}
+
+#[derive(Clone, Copy)]
+struct RingSizes {
+    table_slots: u32,
+    buffers: u16,
+    ring_bytes_max: usize,
+}
+
+pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
+    check_kernel().map_err(RunError)?;
+    abort_on_panic();
+    raise_nofile();
+    let config = &loaded.config;
+    let facts = Facts::read();
+    let wanted = config.connections_max.number();
+    let shards = shards_for(config.shards.number(), facts.cpus.len(), facts.nofile.soft, wanted)
+        .map_err(|error| RunError(error.to_string()))?;
+    let capacity = Capacity::of(&facts, shards);
+    let (connections_max, bound) = capacity.admit(wanted);
+    let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
+    let sizes = ring_sizes(&facts, shards);
+    let (listeners, addresses) = open_listeners(config, shards)?;
+    let admin = TcpListener::bind(config.admin_listen).map_err(|error| {
+        let address = config.admin_listen;
+        RunError(format!("cannot listen on {address} (admin): {error}; choose another --admin"))
+    })?;
+    let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
+    let shared = Arc::new(Shared::new(mesh, shards, fastrand::u64(..), limits.clone()));
+    let clock = Clock::start();
+    let overseer = Arc::new(Overseer::new(shared.clone(), clock));
+    let files = match &config.static_dir {
+        None => Files::built_in(),
+        Some(folder) => Files::folder(folder)
+            .map_err(|error| RunError(format!("static.dir {}: {error}", folder.display())))?,
+    };
+    let (closing, closes) = watch::channel(false);
+    let (ended_sender, ended) = mpsc::unbounded_channel();
+    let routes = router(overseer.clone(), files, limits.echo_enabled);
+    let bounds = Bounds { head_bytes: limits.head_bytes, ..Bounds::default() };
+    let (ready, readies) = channel();
+    let mut mailers = Vec::new();
+    let mut eventfds = Vec::new();
+    for (index, listeners) in listeners.into_iter().enumerate() {
+        let (mailer, peers) = channel();
+        mailers.push(mailer);
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let eventfd = eventfd.map_err(|error| RunError(format!("eventfd: {error}")))?;
+        let kick = eventfd.try_clone();
+        eventfds.push(kick.map_err(|error| RunError(format!("eventfd: {error}")))?);
+        spawn(Task {
+            id: ShardId(u16::try_from(index).unwrap_or(u16::MAX)),
+            cpu: facts.cpus[index % facts.cpus.len()],
+            listeners,
+            ring: sizes,
+            eventfd,
+            placement: match config.placement {
+                ConfigPlacement::Home => Placement::Home,
+                ConfigPlacement::Accept => Placement::Accept,
+            },
+            limits: limits.clone(),
+            shared: shared.clone(),
+            plain: PlainHttp { routes: routes.clone(), bounds, closes: closes.clone() },
+            clock,
+            ready: ready.clone(),
+            peers,
+            ended: ended_sender.clone(),
+        })?;
+    }
+    drop(ready);
+    introduce(&readies, &mailers)?;
+    overseer.set_ready();
+    announce(loaded, &addresses, &admin, shards, &limits, bound);
+    Ok(Started { shared, overseer, capacity, eventfds, admin, closing, ended })
+}
+
+/// Collects every ring's descriptor and tells it to all shards.
+fn introduce(
+    readies: &Receiver<Result<(ShardId, RawFd), String>>,
+    mailers: &[Sender<Vec<RawFd>>],
+) -> Result<(), RunError> {
+    let mut rings = vec![-1; mailers.len()];
+    for _ in 0..mailers.len() {
+        match readies.recv() {
+            Ok(Ok((id, ring))) => rings[id.index()] = ring,
+            Ok(Err(error)) => return Err(RunError(error)),
+            Err(_) => return Err(RunError("a shard ended before it began".to_owned())),
+        }
+    }
+    for mailer in mailers {
+        if mailer.send(rings.clone()).is_err() {
+            return Err(RunError("a shard ended before it began".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn spawn(task: Task) -> Result<(), RunError> {
+    let name = format!("shard-{}", task.id.0);
+    let spawned = std::thread::Builder::new().name(name).spawn(move || {
+        let mut cpus = CpuSet::new();
+        cpus.set(task.cpu);
+        if let Err(error) = sched_setaffinity(None, &cpus) {
+            tracing::warn!(shard = task.id.0, cpu = task.cpu, %error, "the thread is not pinned");
+        }
+        let (id, ended, ready) = (task.id, task.ended.clone(), task.ready.clone());
+        let outcome = run_on_runtime(async move { run_shard(task).await });
+        if let Err(error) = outcome {
+            tracing::error!(shard = id.0, error, "the shard has ended");
+            let _told = ready.send(Err(error));
+        }
+        let _told = ended.send(id);
+    });
+    spawned.map(drop).map_err(|error| RunError(format!("cannot start a shard's thread: {error}")))
+}
+
+/// Runs a future on a tokio-uring runtime of this thread.
+pub(super) fn run_on_runtime<T>(
+    future: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let mut ring = tokio_uring::uring_builder();
+    // Never DEFER_TASKRUN here: the runtime sleeps on the ring's descriptor and would not wake.
+    ring.setup_coop_taskrun().setup_single_issuer();
+    let mut builder = tokio_uring::builder();
+    builder.entries(RUNTIME_ENTRIES).uring_builder(&ring);
+    let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| {
+        format!(
+            "cannot set up a runtime's ring: {error}; rings are charged to RLIMIT_MEMLOCK: \
+             raise it (LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`), or use \
+             fewer --shards"
+        )
+    })?;
+    runtime.block_on(future)
+}
+
+async fn run_shard(task: Task) -> Result<(), String> {
+    let mut io = UringIo::new(uring::Setup {
+        listeners: task.listeners,
+        table_slots: task.ring.table_slots,
+        buffers: task.ring.buffers,
+        buffer_bytes: BUFFER_BYTES,
+        ring_bytes_max: task.ring.ring_bytes_max,
+    })
+    .map_err(|error| error.to_string())?;
+    let _told = task.ready.send(Ok((task.id, io.ring_fd())));
+    let Ok(peers) = task.peers.recv() else { return Ok(()) };
+    io.set_peers(peers);
+    let setup = Setup {
+        id: task.id,
+        shared: task.shared.clone(),
+        limits: task.limits,
+        placement: task.placement,
+        table_slots: task.ring.table_slots as usize,
+        seed: fastrand::u64(..),
+    };
+    let PlainHttp { routes, bounds, closes } = task.plain;
+    let site = Site::new(routes, bounds, closes);
+    let host = Host { clock: task.clock, shared: task.shared, eventfd: task.eventfd, site };
+    drive(Shard::new(io, setup), host).await.map_err(|error| error.to_string())
+}
+
+fn ring_sizes(facts: &Facts, shards: usize) -> RingSizes {
+    let table_slots = capacity::table_slots(facts.nofile.soft);
+    let buffers = (BUFFERS_TOTAL / shards).max(BUFFERS_MIN).next_power_of_two();
+    let memlock = usize::try_from(facts.memlock.soft).unwrap_or(usize::MAX);
+    // Half is left for a second server of the same user; the runtimes' rings come first.
+    let runtimes = (shards + 1) * RUNTIME_RING_BYTES;
+    let share = (memlock / 2).saturating_sub(runtimes) / shards;
+    RingSizes {
+        table_slots: u32::try_from(table_slots).unwrap_or(u32::MAX),
+        buffers: u16::try_from(buffers).unwrap_or(1 << 15),
+        ring_bytes_max: share.min(RING_BYTES_MAX),
+    }
+}
+
+/// A shard's listeners, one an address; the addresses as the kernel gave them out.
+type Listeners = (Vec<Vec<TcpListener>>, Vec<SocketAddr>);
+
+fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError> {
+    let options = ListenOptions {
+        notsent_lowat: u32::try_from(config.notsent_lowat).ok(),
+        user_timeout: Some(USER_TIMEOUT),
+        ..ListenOptions::default()
+    };
+    let mut by_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for address in &config.listen {
+        let listeners =
+            listen_all(*address, shards, &options).map_err(|error| RunError(error.to_string()))?;
+        for (shard, listener) in by_shard.iter_mut().zip(listeners) {
+            if shard.len() == addresses.len() {
+                addresses.push(listener.local_addr().unwrap_or(*address));
+            }
+            shard.push(listener);
+        }
+    }
+    Ok((by_shard, addresses))
+}
+
+/// Descriptors cost nothing until they are used: a ring's table may hold as many as are allowed.
+fn raise_nofile() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
+    }
+}
+
+/// A shard that panics has lost its connections' state: the process ends, its supervisor restarts
+/// it, the clients come back.
+fn abort_on_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        std::process::abort();
+    }));
+}
+
+fn announce(
+    loaded: &Loaded,
+    addresses: &[SocketAddr],
+    admin: &TcpListener,
+    shards: usize,
+    limits: &Limits,
+    bound: Bound,
+) {
+    let listen: Vec<_> = addresses.iter().map(|address| format!("http://{address}")).collect();
+    let admin = admin.local_addr().map(|address| format!("http://{address}")).unwrap_or_default();
+    let file = loaded.file.as_ref().map(|file| file.display().to_string());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        admin,
+        shards,
+        connections_max = limits.connections_max,
+        bounded_by = %bound,
+        config = file.as_deref().unwrap_or("none"),
+        settings = settings(loaded),
+        "ringhall is open: chat on {}",
+        listen.join(" and ")
+    );
+}
+
+/// What differs from the defaults.
+fn settings(loaded: &Loaded) -> String {
+    let changed = loaded.settings().filter(|(key, value, _)| *value != key.default);
+    let changed: Vec<_> = changed.map(|(key, value, _)| format!("{}={value}", key.name)).collect();
+    if changed.is_empty() { "defaults".to_owned() } else { changed.join(" ") }
+}

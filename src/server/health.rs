@@ -1,0 +1,104 @@
+//! How the server is, summed over its shards.
+//!
+//! In:    every shard's counters and the moment of its last turn.
+//! Out:   `control::health::Health`.
+//! Never: asks a shard: it reads what shards have written down.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::conn::disconnect::Disconnect;
+use crate::control::health::{Health, HealthSource, Readiness, ShardHealth, State};
+use crate::counters::{self, Counter};
+use crate::host::Clock;
+use crate::http::refusal;
+use crate::shard::shared::Shared;
+
+/// A shard that neither sleeps nor turns for so long is stuck, in milliseconds.
+const STUCK_MS: u64 = 5_000;
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const DRAINING: u8 = 2;
+
+/// Reads all shards.
+pub(super) struct Overseer {
+    shared: Arc<Shared>,
+    clock: Clock,
+    stage: AtomicU8,
+}
+
+impl Overseer {
+    pub(super) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
+        Self { shared, clock, stage: AtomicU8::new(STARTING) }
+    }
+
+    pub(super) fn set_ready(&self) {
+        self.stage.store(READY, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_draining(&self) {
+        self.stage.store(DRAINING, Ordering::Relaxed);
+    }
+
+    /// A counter, summed over all shards.
+    pub(super) fn sum(&self, counter: Counter) -> u64 {
+        let shards = self.shared.neighbours.iter();
+        shards.map(|shard| shard.counters.get(counter)).fold(0, u64::wrapping_add)
+    }
+
+    fn readiness(&self) -> Readiness {
+        let limit = self.shared.limits().connections_max;
+        match self.stage.load(Ordering::Relaxed) {
+            STARTING => Readiness::Starting,
+            DRAINING => Readiness::Draining,
+            _ if self.shared.connections.load(Ordering::Relaxed) >= limit => Readiness::Full,
+            _ => Readiness::Ready,
+        }
+    }
+}
+
+impl HealthSource for Overseer {
+    fn snapshot(&self) -> Health {
+        let now = self.clock.now().0;
+        let shards: Vec<_> = (0u16..)
+            .zip(self.shared.neighbours.iter())
+            .map(|(id, shard)| {
+                let asleep = shard.asleep.load(Ordering::Relaxed);
+                let moved = now.saturating_sub(shard.moved_at.load(Ordering::Relaxed));
+                let moved_ms_ago = if asleep { 0 } else { moved };
+                ShardHealth { id, moved_ms_ago, alive: moved_ms_ago < STUCK_MS }
+            })
+            .collect();
+        let alive = shards.iter().filter(|shard| shard.alive).count();
+        let state = if alive == shards.len() { State::Healthy } else { State::Unhealthy };
+        let by_reason = |read: fn(&counters::Counters, usize) -> u64, index: usize| {
+            self.shared.neighbours.iter().map(|shard| read(&shard.counters, index)).sum()
+        };
+        Health {
+            state,
+            ready: self.readiness(),
+            uptime: std::time::Duration::from_millis(now),
+            connections: self.sum(Counter::connections),
+            websockets: self.sum(Counter::websockets),
+            rooms: self.sum(Counter::rooms),
+            shards,
+            counters: counters::NAMES
+                .iter()
+                .zip(counters::ALL)
+                .map(|(name, counter)| (*name, self.sum(*counter)))
+                .collect(),
+            closed: Disconnect::ALL
+                .iter()
+                .map(|reason| {
+                    let closed = by_reason(counters::Counters::closed, reason.index());
+                    (reason.row().label, closed)
+                })
+                .collect(),
+            refused: refusal::ALL
+                .iter()
+                .map(|kind| (kind.code(), by_reason(counters::Counters::refused, kind.index())))
+                .collect(),
+        }
+    }
+}

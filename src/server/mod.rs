@@ -1,0 +1,32 @@
+//! Starts the server, watches over it, and ends it.
+//!
+//! In:    a checked configuration; signals.
+//! Out:   running shards, orders to them; an exit when they are done.
+//! Never: touches a connection: shards do.
+
+mod boot;
+mod health;
+mod signals;
+
+use std::fmt;
+
+use crate::config::Loaded;
+
+/// Why the server could not run, and what to do.
+#[derive(Debug)]
+pub struct RunError(pub String);
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// What the box refused, with the remedy.
+pub fn run(loaded: Loaded) -> Result<(), RunError> {
+    let started = boot::boot(&loaded)?;
+    signals::supervise(loaded, started)
+}

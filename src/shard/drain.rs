@@ -1,0 +1,154 @@
+//! Orders of the main thread: new limits, and the shutdown.
+//!
+//! In:    orders; the turn's `now`.
+//! Out:   everyone told, then closed in a drawn order, a few a turn; in the end, cut.
+//! Never: outlasts `shutdown.grace`: the main thread then orders the cut.
+
+use crate::conn::disconnect::Disconnect;
+use crate::conn::{Kind, Phase};
+use crate::counters::Counter;
+use crate::id::{ConnId, Mode};
+use crate::io::{CloseHow, Io};
+use crate::limits::DRAIN_PER_SECOND_MIN;
+use crate::payload::{Batch, Payload};
+use crate::protocol::event::put_system;
+use crate::shard::shared::{Farewell, Order};
+use crate::shard::{Shard, State};
+use crate::time::{Now, millis};
+
+/// Connections told of the shutdown in one turn.
+const TOLD_PER_TURN: usize = 4096;
+
+/// A shutdown under way.
+#[derive(Debug)]
+pub struct Drain {
+    farewell: Farewell,
+    /// Who has to be told, from the back.
+    untold: Vec<ConnId>,
+    /// Who has to be closed, in a drawn order, from the back.
+    unclosed: Vec<ConnId>,
+    notice: Payload,
+    began: Now,
+    closed: u64,
+    per_second: u64,
+    /// Longest wait that a client is asked for, in milliseconds.
+    retry_ms_max: u64,
+    now: Now,
+}
+
+impl Drain {
+    /// Whether everyone was told and closed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.untold.is_empty() && self.unclosed.is_empty()
+    }
+
+    /// When the next one is to be closed.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Now> {
+        (!self.is_over()).then_some(Now(self.now.0 + 1))
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// Does what the main thread has ordered.
+    pub(super) fn orders(&mut self) {
+        while let Some(order) = self.state.shared.neighbour(self.state.id).orders.pop() {
+            match order {
+                Order::Limits(limits) => self.state.limits = limits,
+                Order::Drain(farewell) => self.begin_drain(farewell),
+                Order::Cut => self.cut(),
+            }
+        }
+    }
+
+    fn begin_drain(&mut self, farewell: Farewell) {
+        let state = &mut self.state;
+        if state.drain.is_some() {
+            return;
+        }
+        state.accepting = false;
+        let mut unclosed: Vec<_> = state.conns.iter_mut().map(|(id, _)| id).collect();
+        state.random.shuffle(&mut unclosed);
+        let count = unclosed.len() as u64;
+        let half_grace_ms = (millis(state.limits.shutdown_grace) / 2).max(1);
+        let mut notice = Batch::default();
+        put_system(&mut notice.bytes, "Server is shutting down");
+        state.drain = Some(Drain {
+            farewell,
+            untold: unclosed.clone(),
+            unclosed,
+            notice: Payload::own(notice),
+            began: state.now,
+            closed: 0,
+            per_second: (count * 1000 / half_grace_ms).max(DRAIN_PER_SECOND_MIN),
+            // So that those who come back do it at some thousands a second.
+            retry_ms_max: 1000 + count / 4,
+            now: state.now,
+        });
+        self.io.stop_accepting();
+    }
+
+    /// The next few of a shutdown; how many.
+    pub(super) fn drain(&mut self) -> usize {
+        let state = &mut self.state;
+        let Some(mut drain) = state.drain.take() else { return 0 };
+        drain.now = state.now;
+        let mut done = 0;
+        for _ in 0..TOLD_PER_TURN {
+            let Some(id) = drain.untold.pop() else { break };
+            state.tell(id, &drain.notice);
+            done += 1;
+        }
+        if drain.untold.is_empty() {
+            let elapsed = state.now.since(drain.began);
+            let due = (millis(elapsed) + 1) * drain.per_second / 1000;
+            while drain.closed <= due {
+                let Some(id) = drain.unclosed.pop() else { break };
+                drain.closed += 1;
+                done += 1;
+                state.bid_farewell(id, drain.farewell, drain.retry_ms_max);
+            }
+        }
+        state.drain = Some(drain);
+        done
+    }
+
+    fn cut(&mut self) {
+        if let Some(drain) = &mut self.state.drain {
+            drain.untold.clear();
+            drain.unclosed.clear();
+        }
+        let left: Vec<_> = self.state.conns.iter_mut().map(|(id, _)| id).collect();
+        for id in left {
+            self.state.count(Counter::shutdown_cut);
+            self.vacate(id, Disconnect::Restart, CloseHow::Reset);
+        }
+    }
+}
+
+impl State {
+    fn tell(&mut self, id: ConnId, notice: &Payload) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.phase == Phase::Open && conn.kind == Kind::Room(Mode::Json) {
+            conn.egress().push(notice.whole());
+            self.mark_dirty(id);
+        }
+    }
+
+    fn bid_farewell(&mut self, id: ConnId, farewell: Farewell, retry_ms_max: u64) {
+        let Some(conn) = self.conns.get(id) else { return };
+        match conn.phase {
+            Phase::Open => match farewell {
+                Farewell::ForGood => self.end(id, Disconnect::Shutdown),
+                Farewell::ComeBack => {
+                    let retry = self.random.u64(200..=retry_ms_max.max(201));
+                    self.end_saying(id, Disconnect::Restart, &format!("retry_ms={retry}"));
+                }
+            },
+            Phase::Head | Phase::Joining => self.refuse_for_shutdown(id),
+            // A departure or a detachment completes, then finds the shutdown.
+            Phase::Parting | Phase::Closing(_) => {}
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What became dirty goes out: rooms to their members, queues to their sockets.
+//!
+//! In:    rooms with frames, payloads of rooms elsewhere, connections with something queued.
+//! Out:   at most one send a connection and turn; payloads for other shards.
+//! Never: makes anything to be sent, but the notice that a slow reader missed something.
+//!
+//! # Invariants
+//! - A room is flushed only while no other shard owes it an acknowledgement.
+//! - A connection with a queue gets everything new behind that queue.
+
+use std::sync::Arc;
+
+use crate::conn::disconnect::Disconnect;
+use crate::conn::egress::Missed;
+use crate::conn::{Flags, Kind, Phase};
+use crate::counters::Counter;
+use crate::fanout::{Share, fan_out};
+use crate::id::ConnId;
+use crate::io::{CloseHow, Errno, Io, Segments};
+use crate::limits::SlowPolicy;
+use crate::mesh::Mail;
+use crate::payload::{Batch, Payload, Segment};
+use crate::protocol::event::put_lag;
+use crate::room::hall::{Hall, Role};
+use crate::shard::{Shard, State};
+
+impl<I: Io> Shard<I> {
+    /// Fans out every room that spoke and every payload from elsewhere; how many these were.
+    pub(super) fn fan_out(&mut self) -> usize {
+        let mut flushed = 0;
+        let mut queued = Vec::new();
+        for index in std::mem::take(&mut self.state.dirty_halls) {
+            if let Some(payload) = self.state.flush_hall(index) {
+                flushed += 1;
+                self.give_hall(index, &payload, &mut queued);
+            }
+        }
+        for (hall, payload) in std::mem::take(&mut self.state.foreign) {
+            flushed += 1;
+            if self.state.halls.get(hall).is_some() {
+                self.give_hall(hall.index, &payload, &mut queued);
+            }
+        }
+        for (id, before) in queued {
+            self.state.judge(id, before);
+        }
+        flushed
+    }
+
+    fn give_hall(&mut self, index: u32, payload: &Payload, queued: &mut Vec<(ConnId, usize)>) {
+        let Self { io, state } = self;
+        let Some(hall) = state.halls.at(index) else { return };
+        let frames = payload.batch().frames.len();
+        let mut sends = 0;
+        fan_out(payload, &hall.members, &mut state.conns, state.id, |share| match share {
+            Share::Send(id, segment) => {
+                sends += 1;
+                io.send(id, Segments::One(segment));
+            }
+            Share::Queued(id, before) => queued.push((id, before)),
+        });
+        state.sends += sends;
+        let deliveries = (frames * hall.members.len()) as u64;
+        if let Some(home) = hall.home_mut() {
+            home.deliveries += deliveries;
+        }
+        state.counters.add(Counter::deliveries, deliveries);
+    }
+
+    /// Sends what else is queued: replies, backlogs that may go on, last words.
+    pub(super) fn flush(&mut self) {
+        for id in std::mem::take(&mut self.state.finishing) {
+            self.finish(id);
+        }
+        for id in std::mem::take(&mut self.state.dirty) {
+            let Some(conn) = self.state.conns.get(id) else { continue };
+            conn.flags.clear(Flags::DIRTY);
+            if conn.flags.has(Flags::BLOCKED) {
+                continue;
+            }
+            self.state.notify_lag(id);
+            let Some(conn) = self.state.conns.get(id) else { continue };
+            let Some(egress) = &mut conn.egress else {
+                self.finish_soon(id);
+                continue;
+            };
+            if let Some(segments) = egress.take() {
+                self.state.sends += 1;
+                self.io.send(id, segments);
+            }
+            if egress.is_empty() {
+                conn.egress = None;
+                self.finish_soon(id);
+            } else {
+                self.state.mark_dirty(id);
+            }
+            self.state.weigh(id);
+        }
+    }
+
+    /// FIN follows the last bytes, once it is known that the kernel took them all.
+    fn finish_soon(&mut self, id: ConnId) {
+        let Some(conn) = self.state.conns.get(id) else { return };
+        if conn.is_closing() && !conn.flags.has(Flags::FINISHED) {
+            self.state.finishing.push(id);
+        }
+    }
+
+    fn finish(&mut self, id: ConnId) {
+        let Some(conn) = self.state.conns.get(id) else { return };
+        if conn.egress.is_some() || conn.flags.has(Flags::FINISHED) || !conn.is_closing() {
+            return;
+        }
+        // The kernel hands a SHUTDOWN to a worker thread. Where the peer's close frame was its last
+        // word and nothing of it is unread, the close itself is the FIN.
+        let unread = Flags::READY.with(Flags::AGAIN).with(Flags::RECEIVING);
+        if conn.phase == Phase::Closing(Disconnect::PeerClosed) && !conn.flags.has(unread) {
+            return self.vacate(id, Disconnect::PeerClosed, CloseHow::Orderly);
+        }
+        conn.flags.set(Flags::FINISHED);
+        self.io.shutdown(id);
+        self.drain_input(id);
+    }
+
+    /// A send fell short: the rest waits until the socket takes bytes again.
+    pub(super) fn fell(&mut self, id: ConnId, rest: Vec<Segment>, error: Option<Errno>) {
+        let state = &mut self.state;
+        let Some(conn) = state.conns.get(id) else { return };
+        if error.is_some() {
+            return self.vacate(id, Disconnect::PeerGone, CloseHow::Reset);
+        }
+        state.counters.add(Counter::sends_short, 1);
+        conn.egress().restore(rest);
+        if !conn.flags.has(Flags::BLOCKED) {
+            conn.flags.set(Flags::BLOCKED);
+            self.io.poll_writable(id);
+        }
+        state.weigh(id);
+    }
+
+    pub(super) fn writable(&mut self, id: ConnId) {
+        let state = &mut self.state;
+        let Some(conn) = state.conns.get(id) else { return };
+        conn.flags.clear(Flags::BLOCKED);
+        state.mark_dirty(id);
+        let Some(conn) = state.conns.get(id) else { return };
+        if conn.kind == Kind::Echo && conn.flags.has(Flags::PAUSED) {
+            // Its reader has begun to read: go on with what it had sent, one turn later, when it is
+            // known how much the socket takes.
+            state.paused.push_back(id);
+        }
+    }
+}
+
+impl State {
+    /// Takes a room's frames of this turn, and mails them to the other shards with members.
+    fn flush_hall(&mut self, index: u32) -> Option<Payload> {
+        let Some(Hall { role: Role::Home(home), .. }) = self.halls.at(index) else { return None };
+        if !home.dirty || home.owed() {
+            // `requeue` brings it back when the last acknowledgement has come.
+            return None;
+        }
+        home.dirty = false;
+        let batch = std::mem::take(&mut home.pending);
+        if batch.is_empty() {
+            return None;
+        }
+        if home.subscribers.is_empty() {
+            return Some(Payload::own(batch));
+        }
+        let batch = Arc::new(batch);
+        for subscriber in &mut home.subscribers {
+            subscriber.owes = true;
+            let mail = Mail::Payload { hall: subscriber.hall, batch: batch.clone() };
+            self.mesh.post(subscriber.shard, mail);
+        }
+        Some(Payload::shared(batch))
+    }
+
+    /// A payload was queued for a reader that had `before` bytes waiting already.
+    ///
+    /// Judged by what was there before: one large payload never cuts a reader that keeps up.
+    fn judge(&mut self, id: ConnId, before: usize) {
+        if before > self.limits.queue_bytes {
+            match self.limits.policy {
+                SlowPolicy::Disconnect => {
+                    self.end(id, Disconnect::SlowConsumer);
+                    return;
+                }
+                SlowPolicy::DropOldest => {
+                    let keep = self.limits.queue_bytes;
+                    if let Some(conn) = self.conns.get(id) {
+                        let dropped = conn.egress().drop_oldest(keep);
+                        self.counters.add(Counter::dropped, dropped);
+                    }
+                }
+            }
+        }
+        self.mark_dirty(id);
+        self.weigh(id);
+    }
+
+    /// Tells a reader that catches up what it has missed.
+    fn notify_lag(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let (kind, seat) = (conn.kind, conn.seat);
+        let Some(egress) = &mut conn.egress else { return };
+        let Some(Missed { messages, offset }) = egress.take_missed() else { return };
+        let Kind::Room(crate::id::Mode::Json) = kind else { return };
+        let Some(hall) = seat.and_then(|seat| self.halls.at(seat.hall)) else { return };
+        let mut bytes = Vec::new();
+        put_lag(&mut bytes, &hall.key.name, messages, offset);
+        egress.insert_notice(Payload::own(Batch { bytes, frames: Vec::new() }).whole());
+    }
+}

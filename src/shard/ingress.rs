@@ -1,0 +1,405 @@
+//! From received bytes to rooms: frames, messages, commands.
+//!
+//! In:    readiness, received buffers, stashed input.
+//! Out:   speech in rooms (here or by mail), echoes, pongs, errors to the speaker, ends.
+//! Never: sends; whatever is to be sent is queued and marked.
+//!
+//! # Invariants
+//! - A speaker whose room cannot take more this turn is not decoded further: the rest of its input
+//!   is stashed, and nothing is received from it until the stash is empty.
+//! - A buffer is released as soon as it is decoded.
+
+use crate::conn::disconnect::Disconnect;
+use crate::conn::{Flags, Kind, Phase};
+use crate::counters::Counter;
+use crate::id::{ConnId, ConnKey, Mode};
+use crate::io::{CloseHow, Errno, Input, Io};
+use crate::limits::{BUFFER_BYTES, STRIKES_MAX};
+use crate::mesh::Mail;
+use crate::protocol::{self, Fault, event};
+use crate::room::hall::Role;
+use crate::shard::{Shard, State};
+use crate::ws::encode::{close_frame, put_frame};
+use crate::ws::{Event, Opcode};
+
+/// How decoding of one piece of input ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// All of it was decoded.
+    Whole,
+    /// The room, the mesh or the socket cannot take more: decoded up to here.
+    Paused(usize),
+    /// The connection ends for this reason; what is left of the input is of no interest.
+    Over(Disconnect),
+    /// The peer closed, and was answered.
+    Closed,
+}
+
+impl<I: Io> Shard<I> {
+    pub(super) fn readable(&mut self, id: ConnId, hangup: bool, armed: bool) {
+        let Some(conn) = self.state.conns.get(id) else { return };
+        if hangup {
+            conn.flags.set(Flags::HANGUP);
+        }
+        if !armed {
+            conn.flags.clear(Flags::POLLED);
+        }
+        self.state.mark_ready(id);
+    }
+
+    pub(super) fn received(&mut self, id: ConnId, outcome: Result<Input, Errno>) {
+        let input = match outcome {
+            Ok(input) => input,
+            Err(error) => return self.receive_failed(id, error),
+        };
+        let phase = self.state.conns.get(id).map(|conn| {
+            conn.flags.clear(Flags::RECEIVING);
+            conn.phase
+        });
+        if let Some(buffer) = input.buffer {
+            if let (Some(phase), true) = (phase, input.len > 0) {
+                self.take_in(id, phase, buffer, input.len);
+            }
+            self.io.release(buffer);
+        }
+        let Some(phase) = phase else { return };
+        if input.len == 0 {
+            return self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
+        }
+        if matches!(phase, Phase::Open | Phase::Closing(_)) {
+            self.receive_on(id, input.more || input.len == BUFFER_BYTES);
+        }
+    }
+
+    fn take_in(&mut self, id: ConnId, phase: Phase, buffer: crate::io::BufferId, len: usize) {
+        match phase {
+            Phase::Head => {
+                // A head leads to operations on the socket: it is copied out, once a connection.
+                let mut bytes = self.io.buffer(buffer, len).to_vec();
+                self.head_received(id, &mut bytes);
+            }
+            Phase::Open => {
+                let bytes = self.io.buffer(buffer, len);
+                self.state.feed(id, bytes);
+            }
+            // Whatever a peer still sends after its end is drained, so that no RST eats the close
+            // frame on its way.
+            Phase::Closing(_) | Phase::Joining | Phase::Parting => {}
+        }
+    }
+
+    /// Decides whether to receive again, or to wait for the next event.
+    fn receive_on(&mut self, id: ConnId, more: bool) {
+        let Some(conn) = self.state.conns.get(id) else { return };
+        if !conn.flags.has(Flags::POLLED) {
+            // Arming looks at the level: nothing that came in between is missed.
+            conn.flags.set(Flags::POLLED);
+            self.io.poll_readable(id);
+        }
+        // Multishot poll reports edges: data and FIN together give one event and never another.
+        let again = conn.flags.take(Flags::AGAIN);
+        if more || again || conn.flags.has(Flags::HANGUP) {
+            self.state.mark_ready(id);
+        }
+    }
+
+    fn receive_failed(&mut self, id: ConnId, error: Errno) {
+        let state = &mut self.state;
+        let Some(conn) = state.conns.get(id) else { return };
+        conn.flags.clear(Flags::RECEIVING);
+        match error {
+            Errno::NOBUFS => {
+                state.counters.add(Counter::buffers_exhausted, 1);
+                if conn.phase == Phase::Head {
+                    conn.flags.set(Flags::RECEIVING);
+                    self.io.recv(id, crate::io::Patience::Wait);
+                } else {
+                    state.mark_ready(id);
+                }
+            }
+            Errno::AGAIN | Errno::INTR => {
+                if conn.phase == Phase::Head {
+                    conn.flags.set(Flags::RECEIVING);
+                    self.io.recv(id, crate::io::Patience::Wait);
+                } else {
+                    conn.flags.clear(Flags::HANGUP);
+                    self.receive_on(id, false);
+                }
+            }
+            _ => self.vacate(id, Disconnect::PeerGone, CloseHow::Reset),
+        }
+    }
+
+    /// Goes on with speakers whose input had to wait; how many got further.
+    pub(super) fn resume(&mut self) -> usize {
+        let state = &mut self.state;
+        let mut resumed = 0;
+        for _ in 0..state.paused.len() {
+            let Some(id) = state.paused.pop_front() else { break };
+            if !state.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PAUSED)) {
+                continue;
+            }
+            if state.may_take(id) {
+                resumed += 1;
+                state.feed_stash(id);
+            } else {
+                state.paused.push_back(id);
+            }
+        }
+        resumed
+    }
+}
+
+impl State {
+    /// Decodes what was stashed, as far as it can be taken now.
+    pub(super) fn feed_stash(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let was_paused = conn.flags.take(Flags::PAUSED);
+        let Some(cold) = &mut conn.cold else { return self.unpause(id) };
+        let mut stash = std::mem::take(&mut cold.stash);
+        let start = std::mem::take(&mut cold.stash_start);
+        conn.thaw();
+        if was_paused {
+            // The heartbeat's clock stands still while we are the ones who do not read.
+            conn.heard = self.wheel.tick_at(self.now);
+        }
+        if start < stash.len() {
+            let paused_at = self.decode(id, &mut stash[start..]);
+            if let Some(at) = paused_at {
+                self.pause(id, stash, start + at);
+            }
+        }
+        self.unpause(id);
+        self.weigh(id);
+    }
+
+    fn unpause(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if !conn.flags.has(Flags::PAUSED) {
+            // After a pause begin with a receive: the edge may have passed meanwhile.
+            conn.flags.clear(Flags::READY);
+            self.mark_ready(id);
+        }
+    }
+
+    fn pause(&mut self, id: ConnId, stash: Vec<u8>, start: usize) {
+        self.counters.add(Counter::pauses, 1);
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.flags.set(Flags::PAUSED);
+        let is_echo = conn.kind == Kind::Echo;
+        let cold = conn.cold();
+        cold.stash = stash;
+        cold.stash_start = start;
+        if !is_echo {
+            self.paused.push_back(id);
+        }
+    }
+
+    /// Decodes a received buffer, in place.
+    pub(super) fn feed(&mut self, id: ConnId, bytes: &mut [u8]) {
+        if let Some(conn) = self.conns.get(id) {
+            conn.heard = self.wheel.tick_at(self.now);
+            conn.flags.clear(Flags::PINGED);
+        }
+        if let Some(at) = self.decode(id, bytes) {
+            self.pause(id, bytes[at..].to_vec(), 0);
+        }
+        self.weigh(id);
+    }
+
+    /// Decodes until the input ends or has to wait; then, up to where it was decoded.
+    fn decode(&mut self, id: ConnId, bytes: &mut [u8]) -> Option<usize> {
+        let conn = self.conns.get(id)?;
+        if conn.phase != Phase::Open {
+            return None;
+        }
+        let kind = conn.kind;
+        let message_bytes = match kind {
+            Kind::Echo => self.limits.echo_message_bytes,
+            _ => self.limits.message_bytes,
+        };
+        let mut assembler = std::mem::take(&mut conn.assembler);
+        let mut echoes = Vec::new();
+        let mut at = 0;
+        let ended = loop {
+            if at == bytes.len() {
+                break Ended::Whole;
+            }
+            if !self.may_take(id) {
+                break Ended::Paused(at);
+            }
+            let step = match assembler.decode(&mut bytes[at..], message_bytes) {
+                Ok(step) => step,
+                Err(violation) => break Ended::Over(reason_of(violation.code)),
+            };
+            at += step.consumed;
+            let Some(event) = step.event else { continue };
+            if let Some(ended) = self.handle_event(id, kind, event, &mut echoes) {
+                break ended;
+            }
+        };
+        assembler.settle();
+        if let Some(conn) = self.conns.get(id) {
+            conn.assembler = assembler;
+        }
+        if !echoes.is_empty() {
+            self.push_own(id, echoes);
+        }
+        match ended {
+            Ended::Whole => None,
+            Ended::Paused(at) => Some(at),
+            Ended::Over(reason) => {
+                self.end(id, reason);
+                None
+            }
+            Ended::Closed => {
+                self.begin_closing(id, Disconnect::PeerClosed);
+                None
+            }
+        }
+    }
+
+    fn handle_event(
+        &mut self,
+        id: ConnId,
+        kind: Kind,
+        event: Event<'_>,
+        echoes: &mut Vec<u8>,
+    ) -> Option<Ended> {
+        match event {
+            Event::Message { kind: content, bytes } => {
+                self.count(Counter::messages_in);
+                self.counters.add(Counter::message_bytes_in, bytes.len() as u64);
+                let opcode = match content {
+                    crate::ws::Kind::Text => Opcode::Text,
+                    crate::ws::Kind::Binary => Opcode::Binary,
+                };
+                match kind {
+                    Kind::Echo => put_frame(echoes, opcode, bytes),
+                    Kind::Room(Mode::Raw) => self.say(id, opcode, bytes),
+                    _ if opcode == Opcode::Binary => {
+                        return Some(Ended::Over(Disconnect::BinaryInJson));
+                    }
+                    _ => return self.say_json(id, bytes),
+                }
+                None
+            }
+            Event::Ping(payload) => {
+                let mut pong = Vec::with_capacity(payload.len() + 2);
+                put_frame(&mut pong, Opcode::Pong, payload);
+                self.push_pong(id, pong);
+                None
+            }
+            Event::Pong(_) => None,
+            // RFC 6455 section 5.5.1: "If an endpoint receives a Close frame and did not previously
+            // send a Close frame, the endpoint MUST send a Close frame in response."
+            Event::Close(payload) => {
+                let frame = match payload {
+                    Some((code, _)) => close_frame(code, ""),
+                    None => {
+                        let mut empty = Vec::new();
+                        put_frame(&mut empty, Opcode::Close, &[]);
+                        empty
+                    }
+                };
+                // Echoes of this very input go first.
+                if !echoes.is_empty() {
+                    self.push_own(id, std::mem::take(echoes));
+                }
+                self.push_own(id, frame);
+                Some(Ended::Closed)
+            }
+        }
+    }
+
+    /// Whether the next message could be taken now. A member's room has a bound a turn, a room that
+    /// lives elsewhere has the lane's, an echo waits for its reader.
+    pub(super) fn may_take(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get(id) else { return true };
+        match (conn.kind, conn.seat) {
+            (Kind::Echo, _) => !conn.flags.has(Flags::BLOCKED),
+            (_, Some(seat)) => match self.halls.at(seat.hall).map(|hall| &hall.role) {
+                Some(Role::Home(home)) => home.pending.bytes.len() < self.limits.room_tick_bytes,
+                Some(Role::Outpost(outpost)) => self.mesh.may_say(outpost.home),
+                None => true,
+            },
+            _ => true,
+        }
+    }
+
+    fn say_json(&mut self, id: ConnId, bytes: &[u8]) -> Option<Ended> {
+        // The assembler has checked it: this pass is what safe code pays for a `str`.
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return Some(Ended::Over(Disconnect::InvalidUtf8));
+        };
+        let conn = self.conns.get(id)?;
+        let seat = conn.seat?;
+        let own_name = conn.cold.as_ref().and_then(|cold| cold.user.as_deref());
+        let hall = self.halls.at(seat.hall)?;
+        let member = hall.members[seat.index as usize];
+        let user = match &hall.role {
+            Role::Home(home) => home.room.user(member.user),
+            Role::Outpost(_) => own_name?,
+        };
+        match protocol::command::parse(text, &hall.key.name, user) {
+            Ok(say) => {
+                self.say(id, Opcode::Text, say.content.as_bytes());
+                None
+            }
+            Err(fault) => self.fault(id, &fault),
+        }
+    }
+
+    /// Gives a member's content its place in the room: here, or by mail.
+    fn say(&mut self, id: ConnId, opcode: Opcode, content: &[u8]) {
+        let Some(seat) = self.conns.get(id).and_then(|conn| conn.seat) else { return };
+        let Some(hall) = self.halls.at(seat.hall) else { return };
+        let user = hall.members[seat.index as usize].user;
+        match &hall.role {
+            Role::Home(_) => {
+                let speaker = ConnKey { shard: self.id, conn: id };
+                self.speak(seat.hall, user, speaker, opcode, content);
+            }
+            Role::Outpost(outpost) => {
+                let Some(home) = outpost.hall else { return };
+                let to = outpost.home;
+                self.mesh
+                    .post(to, Mail::Say { home, user, who: id, opcode, content: content.into() });
+            }
+        }
+    }
+
+    /// Answers an error to the speaker alone; a flood of them ends the connection.
+    fn fault(&mut self, id: ConnId, fault: &Fault<'_>) -> Option<Ended> {
+        self.count(Counter::errors);
+        let second = u32::try_from(self.now.0 / 1000).unwrap_or(u32::MAX);
+        let cold = self.conns.get(id)?.cold();
+        cold.strikes = cold.strikes.saturating_sub(second - cold.strikes_at) + 1;
+        cold.strikes_at = second;
+        if cold.strikes > STRIKES_MAX {
+            return Some(Ended::Over(Disconnect::Flood));
+        }
+        let mut frame = Vec::new();
+        event::put_error(&mut frame, fault);
+        let before = self.conns.get(id)?.queued_bytes();
+        self.push_own(id, frame);
+        // Who does not read its errors is as slow as who does not read its room.
+        (before > self.limits.queue_bytes).then_some(Ended::Over(Disconnect::SlowConsumer))
+    }
+
+    fn push_pong(&mut self, id: ConnId, pong: Vec<u8>) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let batch = crate::payload::Batch { bytes: pong, frames: Vec::new() };
+        conn.egress().push_pong(crate::payload::Payload::own(batch).whole());
+        self.mark_dirty(id);
+    }
+}
+
+/// The reason behind a decoder's close code.
+fn reason_of(code: u16) -> Disconnect {
+    match code {
+        1007 => Disconnect::InvalidUtf8,
+        1009 => Disconnect::MessageTooBig,
+        _ => Disconnect::ProtocolError,
+    }
+}

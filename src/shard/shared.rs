@@ -1,0 +1,196 @@
+//! What the shards of a process know of each other, and what the main thread tells them.
+//!
+//! In:    each shard's own numbers, written by it alone; orders from the main thread.
+//! Out:   the same, for all others.
+//! Never: is touched for a message: only when connections come and go, or queues grow.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam::queue::SegQueue;
+use crossbeam::utils::CachePadded;
+
+use crate::counters::Counters;
+use crate::id::{RoomKey, ShardId};
+use crate::limits::Limits;
+use crate::mesh::Mesh;
+
+/// What the main thread tells a shard.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// New limits (SIGHUP).
+    Limits(Arc<Limits>),
+    /// Stop accepting, tell everyone, close.
+    Drain(Farewell),
+    /// Cut whoever is still there, and end.
+    Cut,
+}
+
+/// How a shutdown is put to the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// 1001: for good (SIGINT).
+    ForGood,
+    /// 1012: come back (SIGTERM: a supervisor's stop and its restart look alike).
+    ComeBack,
+}
+
+/// One shard, as the others see it.
+#[derive(Debug, Default)]
+pub struct Neighbour {
+    /// Its numbers.
+    pub counters: Arc<Counters>,
+    /// Slots of its table that are free. Accepts and arrivals both draw on them.
+    pub free_slots: AtomicUsize,
+    /// Milliseconds since start at its last turn, or when it last fell asleep.
+    pub moved_at: AtomicU64,
+    /// Set while it sleeps: a sleeper that does not move is well.
+    pub asleep: std::sync::atomic::AtomicBool,
+    /// How busy it was in the last second, in percent.
+    pub busy_percent: AtomicUsize,
+    /// Orders it has not read yet.
+    pub orders: SegQueue<Order>,
+}
+
+/// All bytes that clients make the process hold.
+#[derive(Debug, Default)]
+pub struct Budget {
+    /// Bytes held.
+    pub bytes: CachePadded<AtomicUsize>,
+    /// Connections that hold some.
+    pub holders: CachePadded<AtomicUsize>,
+}
+
+/// What the shards of a process share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Their queues.
+    pub mesh: Arc<Mesh>,
+    /// Themselves.
+    pub neighbours: Box<[CachePadded<Neighbour>]>,
+    /// Connections that count against `limits.connections_max`.
+    pub connections: CachePadded<AtomicUsize>,
+    /// Rooms of the process.
+    pub rooms: CachePadded<AtomicUsize>,
+    /// Plain HTTP connections of the process.
+    pub http_connections: CachePadded<AtomicUsize>,
+    /// See [`Budget`].
+    pub budget: Budget,
+    /// Connections by remote address, where they are counted.
+    pub addresses: Addresses,
+    hasher: RandomState,
+    /// The limits in force, for whoever is no shard; shards are given theirs by order.
+    limits: Mutex<Arc<Limits>>,
+    /// Random, the same for all shards: the start of every epoch's name.
+    pub seed: u64,
+}
+
+impl Shared {
+    /// For so many shards.
+    #[must_use]
+    pub fn new(mesh: Arc<Mesh>, shards: usize, seed: u64, limits: Arc<Limits>) -> Self {
+        Self {
+            mesh,
+            neighbours: (0..shards).map(|_| CachePadded::new(Neighbour::default())).collect(),
+            connections: CachePadded::default(),
+            rooms: CachePadded::default(),
+            http_connections: CachePadded::default(),
+            budget: Budget::default(),
+            addresses: Addresses::default(),
+            hasher: RandomState::new(),
+            limits: Mutex::new(limits),
+            seed,
+        }
+    }
+
+    /// The limits in force: for a plain HTTP request, or the main thread; never for a message.
+    #[must_use]
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other limits in force.
+    pub fn set_limits(&self, limits: Arc<Limits>) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// The shard that owns a room.
+    #[must_use]
+    pub fn home(&self, key: &RoomKey) -> ShardId {
+        let shards = self.neighbours.len() as u64;
+        ShardId(u16::try_from(self.hasher.hash_one(key) % shards).unwrap_or(0))
+    }
+
+    /// One shard's public face.
+    #[must_use]
+    pub fn neighbour(&self, shard: ShardId) -> &Neighbour {
+        &self.neighbours[shard.index()]
+    }
+
+    /// Counts a connection; `false` where the process is full.
+    #[must_use]
+    pub fn admit(&self, limit: usize) -> bool {
+        take_one(&self.connections, limit)
+    }
+
+    /// Counts a room; `false` where there are too many.
+    #[must_use]
+    pub fn admit_room(&self, limit: Option<usize>) -> bool {
+        take_one(&self.rooms, limit.unwrap_or(usize::MAX))
+    }
+}
+
+/// Adds one to a count unless it has reached `limit`.
+#[must_use]
+pub fn take_one(count: &AtomicUsize, limit: usize) -> bool {
+    let more = |count: usize| (count < limit).then_some(count + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+}
+
+/// Connections by remote address. Locked: it is asked once when a connection comes and once when it
+/// goes, and only where `limits.connections_per_address` is set.
+#[derive(Debug, Default)]
+pub struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+impl Addresses {
+    /// Counts one more of this address; `false` where it has `limit` already.
+    #[must_use]
+    pub fn enter(&self, address: IpAddr, limit: usize) -> bool {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= limit {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    /// Counts one less.
+    pub fn leave(&self, address: IpAddr) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&address);
+            }
+        }
+        if counts.is_empty() {
+            counts.shrink_to_fit();
+        }
+    }
+
+    /// Addresses that have connections.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether no address has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

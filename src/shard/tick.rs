@@ -1,0 +1,143 @@
+//! One turn: everything that happened since the last one, in one pass. The server on one screen.
+//!
+//! In:    `now`, and what the kernel, the other shards and the main thread have to say.
+//! Out:   one submission; whether there is more to do, and until when the host may sleep.
+//! Never: waits, but for the little wait of a busy shard (`Wait::Gather`).
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::counters::Counter;
+use crate::io::{Completion, Io, Patience, Wait};
+use crate::shard::Shard;
+use crate::time::Now;
+
+use crate::conn::Flags;
+
+/// What the host should do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another turn: there is work.
+    Turn,
+    /// Sleep until something happens, or until then.
+    Sleep(Option<Now>),
+    /// Nothing will ever happen again: the shutdown is complete.
+    End,
+}
+
+/// How soon to look again whether another shard has made room for mail.
+const MAIL_RETRY: Duration = Duration::from_millis(1);
+
+impl<I: Io> Shard<I> {
+    /// Runs one turn.
+    pub fn turn(&mut self, now: Now) -> Next {
+        self.state.now = now;
+        self.state.sends = 0;
+        self.orders(); //                     limits, shutdown
+        let mut work = self.reap(); //        bytes in -> frame -> message -> command -> room
+        work += self.mailbox(); //            what other shards' members say, what other homes said
+        work += self.resume(); //             input that had to wait for its room
+        work += self.timers(); //             heartbeats and other deadlines, summaries
+        work += self.drain(); //              a shutdown's next few farewells
+        self.keep_budget(); //                the slowest pay if all queues together are too much
+        let flushed = self.fan_out(); //      rooms x members -> one payload -> sends
+        self.flush(); //                      whoever has anything else to be sent
+        self.receive(); //                    as many receives as there are buffers
+        self.post(); //                       mail out, bells
+        self.settle(work);
+        self.io.submit(self.patience());
+        self.next(work + flushed)
+    }
+
+    fn reap(&mut self) -> usize {
+        let mut reaped = 0;
+        while let Some(completion) = self.io.reap() {
+            reaped += 1;
+            match completion {
+                Completion::Accepted { slot } => self.accepted(slot),
+                Completion::AcceptStopped { error } => self.accept_stopped(error),
+                Completion::Peer { conn, address } => self.peer_known(conn, address),
+                Completion::Readable { conn, hangup, armed } => self.readable(conn, hangup, armed),
+                Completion::Writable { conn } => self.writable(conn),
+                Completion::Received { conn, outcome } => self.received(conn, outcome),
+                Completion::Fell { conn, rest, error } => self.fell(conn, rest, error),
+                Completion::Arrived { slot, parcel } => self.arrived(slot, &parcel),
+                Completion::Departed { conn } => self.departed(conn),
+                Completion::Stayed { conn, parcel, error } => self.stayed(conn, &parcel, error),
+                Completion::Detached { conn, fd } => self.detached(conn, fd),
+                Completion::AdoptFailed { parcel, error } => self.adopt_failed(&parcel, error),
+                Completion::Doorbell => {}
+            }
+        }
+        let recent = self.state.recent_completions;
+        self.state.recent_completions = reaped.max(recent - recent / 8);
+        reaped
+    }
+
+    /// Gives the readable connections buffers, as long as there are any.
+    fn receive(&mut self) {
+        let mut buffers = self.io.buffers_free();
+        while buffers > 0 {
+            let Some(id) = self.state.ready.pop_front() else { break };
+            let Some(conn) = self.state.conns.get(id) else { continue };
+            if conn.flags.has(Flags::PAUSED.with(Flags::RECEIVING)) {
+                continue;
+            }
+            conn.flags.clear(Flags::READY);
+            conn.flags.set(Flags::RECEIVING);
+            self.io.recv(id, Patience::DontWait);
+            buffers -= 1;
+        }
+    }
+
+    fn post(&mut self) {
+        let io = &mut self.io;
+        self.state.mesh.flush(|shard| io.doorbell(shard));
+    }
+
+    fn settle(&mut self, work: usize) {
+        let state = &mut self.state;
+        if work > 0 {
+            state.count(Counter::turns);
+        }
+        state.counters.add(Counter::sends, state.sends as u64);
+        state.counters.set(Counter::connections, state.conns.len() as u64);
+        let free = state.table_slots.saturating_sub(state.conns.len());
+        let neighbour = state.shared.neighbour(state.id);
+        neighbour.free_slots.store(free, Ordering::Relaxed);
+        neighbour.moved_at.store(state.now.0, Ordering::Relaxed);
+        self.resume_accepting();
+    }
+
+    /// A turn with many sends waits a little, so that the next one has more to join: for as many
+    /// completions as recent turns had (DESIGN D6).
+    fn patience(&self) -> Wait {
+        let limits = &self.state.limits;
+        if self.state.sends < limits.gather_sends || limits.gather_wait.is_zero() {
+            return Wait::No;
+        }
+        let count = self.state.recent_completions.clamp(1, limits.gather_max.max(1));
+        Wait::Gather { count, at_most: limits.gather_wait }
+    }
+
+    fn next(&mut self, work: usize) -> Next {
+        let state = &mut self.state;
+        if state.drain.as_ref().is_some_and(|drain| drain.is_over()) && state.conns.is_empty() {
+            return Next::End;
+        }
+        let more =
+            !state.ready.is_empty() || !state.dirty.is_empty() || !state.finishing.is_empty();
+        if work > 0 || more || !state.dirty_halls.is_empty() {
+            return Next::Turn;
+        }
+        let mut until = state.wheel.next_due();
+        let summary = state.summaries.front().map(|(due, _)| *due);
+        let drain = state.drain.as_ref().and_then(|drain| drain.next_due());
+        let waits = !state.paused.is_empty() || state.mesh.waiting() > 0 || state.holds_mail();
+        let retry = waits.then(|| state.now.after(MAIL_RETRY));
+        for due in [summary, drain, retry].into_iter().flatten() {
+            until = Some(until.map_or(due, |until| until.min(due)));
+        }
+        Next::Sleep(until)
+    }
+}
