@@ -320,9 +320,8 @@ fn announce(
     );
 }
 
-/// What differs from the defaults.
+/// Everything in force, as `key=value`.
 fn settings(loaded: &Loaded) -> String {
-    let changed = loaded.settings().filter(|(key, value, _)| *value != key.default);
-    let changed: Vec<_> = changed.map(|(key, value, _)| format!("{}={value}", key.name)).collect();
-    if changed.is_empty() { "defaults".to_owned() } else { changed.join(" ") }
+    let all = loaded.settings().map(|(key, value, _)| format!("{}={value}", key.name));
+    all.collect::<Vec<_>>().join(" ")
 }
