@@ -17,7 +17,10 @@ export class Server {
     const args = ["--listen", `127.0.0.1:${port}`, "--admin", "127.0.0.1:0"];
     const server = new Server();
     server.log = "";
-    server.child = spawn(binary, args, { stdio: ["ignore", "ignore", "pipe"] });
+    // What steers the tests is no configuration of the server.
+    const outside = Object.entries(process.env).filter(([name]) => !name.startsWith("RINGHALL_"));
+    const env = Object.fromEntries(outside);
+    server.child = spawn(binary, args, { env, stdio: ["ignore", "ignore", "pipe"] });
     server.ended = new Promise(resolve => {
       server.child.once("error", resolve);
       server.child.once("exit", (code, signal) => resolve(signal ?? code));
