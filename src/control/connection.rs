@@ -46,9 +46,12 @@ where
         .with_upgrades();
     let mut conversation = pin!(conversation);
     tokio::select! {
+        // The conversation first: a request that was already read when the server began to close
+        // is then under way, and not a connection that has said nothing.
+        biased;
+        over = conversation.as_mut() => return over,
         // Whoever could say "closing" is gone: that says it too.
         _ = closing.wait_for(|closing| *closing) => {}
-        over = conversation.as_mut() => return over,
     }
     conversation.as_mut().graceful_shutdown();
     conversation.await

@@ -16,7 +16,7 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{any, get};
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, StatusCode};
@@ -98,7 +98,7 @@ impl Site {
     }
 
     async fn answer(&self, request: Request<Incoming>, promise: &Promise) -> Response {
-        let response = match connection::judge(&request) {
+        let mut response = match connection::judge(&request) {
             Err(refusal) => refusal::of(&refusal),
             Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
                 match upgrades.judge(upgrade) {
@@ -118,6 +118,10 @@ impl Site {
         let kind = response.extensions().get::<RefusalKind>();
         if let (Some(&kind), Some(upgrades)) = (kind, &self.upgrades) {
             upgrades.refused(kind);
+        }
+        // hyper says so by itself only where it knew before this request.
+        if *self.closing.borrow() {
+            response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

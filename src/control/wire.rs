@@ -1,4 +1,4 @@
-//! Turns a socket whose first bytes were read elsewhere into one that hyper can read from the start.
+//! Turns a socket whose first bytes were read elsewhere into one that hyper reads from the start.
 //!
 //! In:    a tokio socket and the bytes already read from it.
 //! Out:   the same stream of bytes; the socket and the unread rest, when it is taken back.

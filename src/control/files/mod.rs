@@ -108,7 +108,7 @@ async fn answer<B: Backend>(
     if !wants_range(&request) || !is_same_version(&dir, etag.as_ref(), headers, uri).await {
         request.headers_mut().remove(header::RANGE);
     }
-    let settled = etag.as_ref().and_then(|etag| precondition(etag, &request));
+    let settled = etag.as_ref().and_then(|etag| precondition(etag, request.headers_mut()));
     let mut response = match settled {
         Some(status) => bare(status),
         None => dir.oneshot(request).await.unwrap_or_else(|never| match never {}).map(Body::new),
@@ -162,12 +162,16 @@ async fn is_same_version<B: Backend>(
 }
 
 /// RFC 9110 section 13.2.2, for what has an ETag and no date: If-Match first, then If-None-Match.
-fn precondition(etag: &ETag, request: &Request) -> Option<StatusCode> {
-    if request.headers().typed_get::<IfMatch>().is_some_and(|m| !m.precondition_passes(etag)) {
+/// `ServeDir` knows no such ETag and would judge otherwise, so it never sees them.
+fn precondition(etag: &ETag, headers: &mut HeaderMap) -> Option<StatusCode> {
+    let wanted = headers.typed_get::<IfMatch>();
+    let known = headers.typed_get::<IfNoneMatch>();
+    headers.remove(header::IF_MATCH);
+    headers.remove(header::IF_NONE_MATCH);
+    if wanted.is_some_and(|wanted| !wanted.precondition_passes(etag)) {
         return Some(StatusCode::PRECONDITION_FAILED);
     }
-    let known = request.headers().typed_get::<IfNoneMatch>();
-    known.is_some_and(|m| !m.precondition_passes(etag)).then_some(StatusCode::NOT_MODIFIED)
+    known.is_some_and(|known| !known.precondition_passes(etag)).then_some(StatusCode::NOT_MODIFIED)
 }
 
 fn bare(status: StatusCode) -> Response {

@@ -1,0 +1,267 @@
+//! A plain connection is served from the bytes already read to its end, whatever ends it.
+
+#[path = "support/plain_site.rs"]
+mod plain_site;
+mod support;
+
+use std::time::Duration;
+
+use plain_site::{Plain, Setup, TOKEN, Told};
+use ringhall::control::Bounds;
+use ringhall::control::files::Files;
+use ringhall::control::public::Site;
+use ringhall::http::RefusalKind;
+use support::{Client, encode, get, http, opcode};
+
+const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const UPGRADE: &[u8] = b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A bound that a test waits for.
+const SHORT: Duration = Duration::from_millis(100);
+/// A bound that must not be the one that ends a connection.
+const LONG: Duration = Duration::from_secs(600);
+
+fn bounds() -> Bounds {
+    Bounds { head_timeout: LONG, stall_timeout: LONG, linger_timeout: LONG, ..Bounds::default() }
+}
+
+#[track_caller]
+fn expect_page(client: &mut Client) {
+    let page = client.recv_response(false);
+    assert_eq!((page.status, page.header("connection")), (200, None));
+}
+
+#[track_caller]
+fn expect_socket(plain: &Plain) -> (Client, Vec<u8>) {
+    match plain.told() {
+        Told::Taken { token, stream, leftover } => {
+            assert_eq!(token, TOKEN);
+            stream.set_nonblocking(false).expect("a blocking socket for the test");
+            (Client::over(stream), leftover)
+        }
+        told => panic!("{told:?}"),
+    }
+}
+
+#[test]
+fn the_bytes_already_read_come_before_the_sockets() {
+    let both = [PAGE, PAGE].concat();
+    // Within a line, at the end of the head, within the second one, and all of both.
+    for prefix_bytes in [1, 9, PAGE.len() - 1, PAGE.len(), PAGE.len() + 7, both.len()] {
+        let plain = Plain::start(Setup { prefix_bytes, ..Setup::default() });
+        let mut client = Client::raw(plain.address());
+        client.send_bytes(&both);
+        expect_page(&mut client);
+        expect_page(&mut client);
+        client.send_bytes(PAGE);
+        expect_page(&mut client);
+    }
+}
+
+#[test]
+fn requests_in_one_segment_are_answered_in_order() {
+    let plain = Plain::start(Setup::default());
+    let mut client = Client::raw(plain.address());
+    let missing = b"GET /missing HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.send_bytes(&[PAGE, missing, PAGE].concat());
+    expect_page(&mut client);
+    client.recv_response(false).expect_refusal(404, "not_found");
+    expect_page(&mut client);
+}
+
+#[test]
+fn a_request_to_close_is_followed_and_an_old_client_gets_its_answer() {
+    let plain = Plain::start(Setup::default());
+    for request in
+        ["GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"]
+    {
+        let mut client = Client::raw(plain.address());
+        client.send_bytes(request.as_bytes());
+        let answer = String::from_utf8(client.take_all().expect("FIN")).unwrap();
+        assert!(answer[8..].starts_with(" 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("</html>\n"), "{answer}");
+    }
+}
+
+#[test]
+fn an_upgrade_on_a_used_connection_comes_back_with_every_byte_behind_it() {
+    let frames = [encode(true, 0, opcode::TEXT, true, b"one"), vec![0x5a; 20_000]].concat();
+    let request = [UPGRADE, &frames].concat();
+    let all = [PAGE, &request].concat();
+    // Everything from the socket; a part of the frames, or all, already read before the hand-over.
+    for prefix_bytes in [0, PAGE.len(), PAGE.len() + UPGRADE.len() + 5, all.len()] {
+        let plain = Plain::start(Setup { prefix_bytes, ..Setup::default() });
+        let mut client = Client::raw(plain.address());
+        client.send_bytes(&all);
+        expect_page(&mut client);
+        let answer = client.recv_response(false);
+        assert_eq!(answer.status, 101);
+        assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_eq!(answer.header("upgrade"), Some("websocket"));
+        let (mut shard, mut got) = expect_socket(&plain);
+        assert!(matches!(plain.told(), Told::Over));
+        // What hyper had not read yet is still in the socket.
+        got.extend(shard.take(frames.len() - got.len()).expect("the rest of the frames"));
+        assert_eq!(got, frames);
+        // And the socket works both ways.
+        client.send_bytes(b"more");
+        assert_eq!(shard.take(4).as_deref(), Ok(&b"more"[..]));
+        shard.send_bytes(b"back");
+        assert_eq!(client.take(4).as_deref(), Ok(&b"back"[..]));
+    }
+}
+
+#[test]
+fn an_upgrade_after_its_answer_may_take_its_time() {
+    let plain = Plain::start(Setup::default());
+    let mut client = Client::raw(plain.address());
+    client.send_bytes(PAGE);
+    expect_page(&mut client);
+    client.send_bytes(UPGRADE);
+    assert_eq!(client.recv_response(false).status, 101);
+    let (mut shard, leftover) = expect_socket(&plain);
+    assert_eq!(leftover, b"");
+    client.send_bytes(b"frame");
+    assert_eq!(shard.take(5).as_deref(), Ok(&b"frame"[..]));
+}
+
+#[test]
+fn a_refused_upgrade_leaves_the_connection_to_plain_requests() {
+    let plain = Plain::start(Setup::default());
+    let mut client = Client::raw(plain.address());
+    let text = String::from_utf8(UPGRADE.to_vec()).unwrap();
+    client.send_bytes(text.replace("/echo", "/ws/room/user").as_bytes());
+    let full = client.recv_response(false);
+    full.expect_refusal(503, "room_full");
+    assert_eq!(full.header("retry-after"), Some("2"));
+    assert!(matches!(plain.told(), Told::Refused(RefusalKind::RoomFull)));
+
+    client.send_bytes(text.replace("Version: 13", "Version: 8").as_bytes());
+    let other = client.recv_response(false);
+    other.expect_refusal(426, "upgrade_required");
+    assert_eq!(other.header("sec-websocket-version"), Some("13"));
+    assert!(matches!(plain.told(), Told::Refused(RefusalKind::UpgradeRequired)));
+
+    client.send_bytes(text.replace("Upgrade: websocket", "Upgrade: h2c").as_bytes());
+    client.recv_response(false).expect_refusal(426, "upgrade_required");
+    client.send_bytes(PAGE);
+    expect_page(&mut client);
+}
+
+#[test]
+fn a_malformed_request_is_refused_with_a_reason() {
+    let plain = Plain::start(Setup::default());
+    let address = plain.address();
+    for request in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    ] {
+        http(address, request).expect_refusal(400, "bad_request");
+        assert!(matches!(plain.told(), Told::Refused(RefusalKind::BadRequest)));
+        assert!(matches!(plain.told(), Told::Over));
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(5000));
+    http(address, long).expect_refusal(414, "uri_too_long");
+    // hyper refuses these before anybody else sees them: the status is right, the body empty.
+    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(17_000));
+    assert_eq!(http(address, long).status, 431);
+    assert_eq!(http(address, "GET /\r\n\r\n").status, 400);
+}
+
+#[test]
+fn an_echo_that_is_switched_off_says_so() {
+    let plain = Plain::start(Setup { echo: false, ..Setup::default() });
+    get(plain.address(), "/echo").expect_refusal(404, "echo_disabled");
+}
+
+#[test]
+fn a_silent_connection_and_a_slow_head_are_closed() {
+    let bounds = Bounds { head_timeout: SHORT, ..bounds() };
+    let plain = Plain::start(Setup { bounds, ..Setup::default() });
+    let mut silent = Client::raw(plain.address());
+    silent.send_bytes(PAGE);
+    expect_page(&mut silent);
+    assert_eq!(silent.take_all(), Ok(Vec::new()));
+    let mut slow = Client::raw(plain.address());
+    slow.send_bytes(&PAGE[..9]);
+    assert!(slow.take_all().is_ok());
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("big"), vec![7; 32 << 20]).unwrap();
+    let files = Files::folder(dir.path()).unwrap();
+    let bounds = Bounds { stall_timeout: SHORT, ..bounds() };
+    let plain = Plain::start(Setup { files, bounds, ..Setup::default() });
+    let mut client = Client::raw_small(plain.address(), 4096);
+    client.send_bytes(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(matches!(plain.told(), Told::Over));
+}
+
+#[test]
+fn a_body_that_nobody_wants_does_not_destroy_the_answer() {
+    let plain = Plain::start(Setup { bounds: bounds(), ..Setup::default() });
+    let mut client = Client::raw(plain.address());
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 800000\r\n\r\n";
+    client.send_bytes(head.as_bytes());
+    client.send_bytes(&vec![b'x'; 800_000]);
+    client.shutdown_write();
+    client.recv_response(false).expect_refusal(405, "method_not_allowed");
+    assert_eq!(client.take_all(), Ok(Vec::new()), "no reset");
+    assert!(matches!(plain.told(), Told::Refused(RefusalKind::MethodNotAllowed)));
+    assert!(matches!(plain.told(), Told::Over));
+}
+
+#[test]
+fn a_client_that_sends_for_ever_is_not_listened_to_for_ever() {
+    let bounds = Bounds { linger_timeout: SHORT, ..bounds() };
+    let plain = Plain::start(Setup { bounds, ..Setup::default() });
+    let mut client = Client::raw(plain.address());
+    client.send_bytes(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n");
+    client.recv_response(false).expect_refusal(405, "method_not_allowed");
+    assert_eq!(client.take_all(), Ok(Vec::new()));
+    assert!(matches!(plain.told(), Told::Refused(RefusalKind::MethodNotAllowed)));
+    // Its own FIN never comes.
+    assert!(matches!(plain.told(), Told::Over));
+}
+
+#[test]
+fn a_closing_server_lets_go_of_idle_connections_and_answers_the_rest() {
+    let prefix_bytes = PAGE.len();
+    let plain = Plain::start(Setup { bounds: bounds(), prefix_bytes, ..Setup::default() });
+    let mut idle = Client::raw(plain.address());
+    idle.send_bytes(PAGE);
+    expect_page(&mut idle);
+    plain.close();
+    assert_eq!(idle.take_all(), Ok(Vec::new()));
+    // Accepted just before the listener closed.
+    let mut late = Client::raw(plain.address());
+    late.send_bytes(PAGE);
+    let page = late.recv_response(false);
+    assert_eq!((page.status, page.header("connection")), (200, Some("close")));
+    assert_eq!(late.take_all(), Ok(Vec::new()));
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_connection() {
+    let plain = Plain::start(Setup { bounds: bounds(), ..Setup::default() });
+    let client = Client::raw(plain.address());
+    drop(client);
+    assert!(matches!(plain.told(), Told::Over));
+    let mut client = Client::raw(plain.address());
+    client.send_bytes(PAGE);
+    client.reset();
+    assert!(matches!(plain.told(), Told::Over));
+}
+
+#[test]
+fn one_connection_too_many_is_told_to_come_back() {
+    let text = String::from_utf8(Site::full_response()).unwrap();
+    assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+    assert!(text.contains("\r\nRetry-After: "), "{text}");
+    assert!(text.contains("\"error\":\"http_full\""), "{text}");
+}
