@@ -2,7 +2,7 @@
 //!
 //! In:    a shard on its own thread; kicks from the main thread; sockets back from plain HTTP.
 //! Out:   turns; plain HTTP connections as tasks on the same core.
-//! Never: looks into a turn. A bare loop around `turn()` and `submit(Wait::Gather)` would do as well.
+//! Never: looks into a turn. A bare loop around `turn()` would do as well.
 //!
 //! The rules of sleeping (each was paid for with a hang):
 //! 1. The ring wakes us through an eventfd, not through its own descriptor: a ring with deferred
@@ -92,7 +92,8 @@ pub struct Host {
 /// Where the eventfd cannot be watched.
 pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()> {
     let lobby = Rc::new(Lobby::default());
-    let doorman = Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id: shard.state.id() };
+    let doorman =
+        Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id: shard.state.id() };
     let site = Rc::new(host.site.with_upgrades(Rc::new(doorman)));
     shard.io.register_eventfd(host.eventfd.as_fd())?;
     let eventfd = watch(host.eventfd)?;

@@ -1,4 +1,4 @@
-//! Every bound in one place: what an operator may set (`Limits`), and what is fixed, with the reason.
+//! Every bound in one place: what an operator may set (`Limits`), what is fixed, and why.
 //!
 //! In:    the checked configuration (`config/`), at start and at SIGHUP.
 //! Out:   `Limits`, shared by all shards; constants and the relations between them.

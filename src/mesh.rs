@@ -6,12 +6,12 @@
 //!
 //! # Invariants
 //! - Mail that does not fit waits in the sender's own outbox, in order, until it does.
-//! - A speaker is not read from while its mail would have to wait ([`MeshEnd::may_say`]): the outbox
-//!   then holds only what cannot be refused, and of that each connection and room makes little.
+//! - A speaker is not read from while its mail would have to wait ([`MeshEnd::may_say`]): the
+//!   outbox then holds only what cannot be refused, and little of that.
 //! - A shard that sleeps is rung after the mail is visible, at most once a turn.
-//! - A pair has two lanes. What members want of a home (`Join`, `Say`, `Leave`) goes up; a home that
-//!   cannot take it yet leaves it there. What a home answers, and `Done`, goes down and is always
-//!   taken: so a home that waits for a `Done` never waits for ever.
+//! - A pair has two lanes. What members want of a home (`Join`, `Say`, `Leave`) goes up; a home
+//!   that cannot take it yet leaves it there. What a home answers, and `Done`, goes down and is
+//!   always taken: so a home that waits for a `Done` never waits for ever.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -257,9 +257,8 @@ impl MeshEnd {
     pub fn may_say(&self, to: ShardId) -> bool {
         let outbox = &self.outboxes[to.index()][Way::Up as usize];
         let lane = self.mesh.lane(self.me, to, Way::Up).get();
-        let (mails, bytes) = lane.map_or((0, 0), |lane| {
-            (lane.mails.len(), lane.bytes.load(Ordering::Relaxed))
-        });
+        let (mails, bytes) =
+            lane.map_or((0, 0), |lane| (lane.mails.len(), lane.bytes.load(Ordering::Relaxed)));
         let queued: usize = outbox.iter().map(Mail::weight).sum();
         mails + outbox.len() < self.mesh.lane_messages && bytes + queued < self.mesh.lane_bytes
     }

@@ -10,7 +10,7 @@
 //! - `frames[i].end` grows with `i` and the last one is `bytes.len()`.
 //!
 //! # Cost
-//! - One non-atomic count a receiver; one atomic count a shard (a batch crosses shards as an `Arc`).
+//! - One non-atomic count a receiver; one atomic count a shard (an `Arc` crosses shards).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct FrameMark {
 pub struct Batch {
     /// The frames' bytes, headers included.
     pub bytes: Vec<u8>,
-    /// One mark a frame where the frames belong to a room; empty for what one connection alone gets.
+    /// One mark a frame of a room; none where one connection alone gets them.
     pub frames: Vec<FrameMark>,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Why this test must never be deleted: a plain HTTP request leaves the ring with its socket, and
 //! an upgrade on that kept-alive connection comes back. The ordinary descriptor is made
-//! non-blocking by the runtime that serves it meanwhile; on such a socket the ring's receives
-//! would fail instead of waiting. And after a detach two descriptors hold one socket: closing the
-//! slot must neither end nor delay it.
+//! non-blocking by the runtime that serves it meanwhile, and receives must wait again afterwards.
+//! And after a detach two descriptors hold one socket: closing the slot must neither end nor delay
+//! it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

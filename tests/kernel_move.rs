@@ -161,8 +161,13 @@ fn a_shard_that_goes_with_parcels_unread_takes_them_along() {
 fn a_dead_shards_ring_gives_the_parcel_back() {
     let (fd, thread) = target(8, drop);
     thread.join().unwrap();
-    let setup =
-        Setup { listeners: Vec::new(), table_slots: 1, buffers: 1, buffer_bytes: 64, ring_bytes_max: 0 };
+    let setup = Setup {
+        listeners: Vec::new(),
+        table_slots: 1,
+        buffers: 1,
+        buffer_bytes: 64,
+        ring_bytes_max: 0,
+    };
     let mut io = UringIo::new(setup).unwrap();
     // The number may be some other descriptor's by now; it is no ring of a shard's in any case.
     let nobody = if io.ring_fd() == fd { -1 } else { fd };

@@ -14,12 +14,17 @@ use plain_site::{Plain, Setup};
 use ringhall::control::files::Files;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use static_checks::{check_outside, check_static, get_with};
-use support::get;
+use support::{Server, get};
 use tempfile::TempDir;
 
 #[test]
 fn the_built_in_page_is_served_and_nothing_else() {
     check_static(Plain::start(Setup::default()).address());
+}
+
+#[test]
+fn the_whole_server_serves_the_same() {
+    check_static(Server::start(&[]).address());
 }
 
 /// A folder of files, a secret beside it, and a server of the folder.
@@ -71,6 +76,9 @@ fn a_folder_is_served_with_types_and_validators() {
     assert_eq!((part.status, &part.body[..]), (206, &big[999_000..]));
     let redirect = get(address, "/sub");
     assert_eq!((redirect.status, redirect.header("location")), (307, Some("/sub/")));
+    // A redirect to `//sub/` would be one to the host `sub`.
+    get(address, "//sub").expect_refusal(404, "not_found");
+    get(address, "/%2fsub").expect_refusal(404, "not_found");
     // No listing.
     get(address, "/bare/").expect_refusal(404, "not_found");
     check_outside(address);

@@ -186,7 +186,8 @@ fn answers_are_taken_apart_whatever_ends_their_body() {
 #[test]
 fn frames_behind_the_answer_to_an_upgrade_are_not_lost() {
     let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
-        Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x02hi";
+        Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\
+        \x81\x02hi";
     assert_eq!(Client::connect(bytes_then_fin(answer), "/").recv().text(), "hi");
 }
 

@@ -58,18 +58,18 @@ Signals: SIGTERM or SIGINT shuts down gracefully, a second one at once; SIGHUP r
 enum ConfigCommand {
     /// Says whether the configuration is right; if not, what to change and where.
     #[command(after_help = "Example:\n  ringhall config check --config ./ringhall.toml")]
-    Check(CommonFlags),
+    Check(SharedFlags),
     /// Prints every key, commented out, with its default and range.
     #[command(after_help = "Example:\n  ringhall config default > ringhall.toml")]
     Default,
     /// Prints what is in force and where each value came from.
     #[command(after_help = "Example:\n  RINGHALL_LOG_LEVEL=debug ringhall config show")]
-    Show(CommonFlags),
+    Show(SharedFlags),
 }
 
 /// What every command takes that reads the configuration.
 #[derive(Args, Debug)]
-struct CommonFlags {
+struct SharedFlags {
     /// Configuration file [default: /etc/ringhall/ringhall.toml where it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -81,7 +81,7 @@ struct CommonFlags {
 #[derive(Args, Debug)]
 struct ServeFlags {
     #[command(flatten)]
-    common: CommonFlags,
+    shared: SharedFlags,
     /// Where clients connect; may be repeated; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<String>,
@@ -105,7 +105,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.to_owned()))
 }
 
-impl CommonFlags {
+impl SharedFlags {
     fn sources(self, mut named: Vec<Flag>) -> Sources {
         let set = self.set.into_iter().map(|(key, value)| Flag { name: "--set", key, value });
         // A flag of its own name is the more deliberate one.
@@ -131,7 +131,7 @@ impl ServeFlags {
         let flag = |(name, key, value): (&'static str, &str, Option<String>)| {
             value.map(|value| Flag { name, key: key.to_owned(), value })
         };
-        self.common.sources(named.into_iter().filter_map(flag).collect())
+        self.shared.sources(named.into_iter().filter_map(flag).collect())
     }
 }
 

@@ -67,10 +67,10 @@ impl Egress {
         let waits = |queued: &Segment| {
             is_own(queued) && queued.start == 0 && queued.bytes().first() == Some(&PONG)
         };
-        if let Some(at) = self.queue.iter().position(waits) {
-            if let Some(old) = self.queue.remove(at) {
-                self.bytes -= old.len();
-            }
+        if let Some(at) = self.queue.iter().position(waits)
+            && let Some(old) = self.queue.remove(at)
+        {
+            self.bytes -= old.len();
         }
         self.push(pong);
     }

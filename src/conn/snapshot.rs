@@ -4,8 +4,8 @@
 //! Out:   bytes, or the state; `None` where the bytes are not a snapshot of this version.
 //! Never: holds a descriptor; that travels beside it.
 //!
-//! The format is little-endian, lengths before contents, a version in front: it crosses processes of
-//! one machine only.
+//! The format is little-endian, lengths before contents, a version in front: it crosses
+//! processes of one machine only.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -61,9 +61,8 @@ impl Table {
         if self.chunks.len() <= chunk {
             self.chunks.resize_with(chunk + 1, || None);
         }
-        let chunk = self.chunks[chunk].get_or_insert_with(|| {
-            Box::new(Chunk { tenants: 0, conns: [const { None }; CHUNK] })
-        });
+        let chunk = self.chunks[chunk]
+            .get_or_insert_with(|| Box::new(Chunk { tenants: 0, conns: [const { None }; CHUNK] }));
         assert!(chunk.conns[place].is_none(), "slot {slot} is taken");
         chunk.conns[place] = Some(conn);
         chunk.tenants += 1;

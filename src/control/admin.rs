@@ -28,7 +28,7 @@ use tower::ServiceExt;
 
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
-use super::{ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, Bounds, connection, refusal};
+use super::{ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, Bounds, Routes, connection, refusal};
 
 /// The admin key, kept as its hash: a comparison takes the same time for every wrong key, whatever
 /// its length.
@@ -47,7 +47,7 @@ impl Key {
 }
 
 /// The routes of the admin listener; `key` is `admin.key`.
-pub fn router(source: Arc<dyn HealthSource>, key: Option<&str>) -> Router {
+pub fn router(source: Arc<dyn HealthSource>, key: Option<&str>) -> Routes {
     // Open to machines that hold no key: load balancers and supervisors.
     let open = Router::new()
         .route("/health", get(async |source: Health| health::answer_admin(&source.0)))
@@ -73,7 +73,7 @@ async fn guard(State(key): State<Key>, request: Request, next: Next) -> Response
 
 /// Accepts and serves until `closing` turns true, then lets each connection finish the response
 /// that is under way. Runs inside a tokio runtime (the main thread's).
-pub async fn serve(listener: TcpListener, router: Router, closing: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, routes: Routes, closing: watch::Receiver<bool>) {
     let mut over = closing.clone();
     let mut conversations = JoinSet::new();
     loop {
@@ -83,7 +83,7 @@ pub async fn serve(listener: TcpListener, router: Router, closing: watch::Receiv
             Some(_) = conversations.join_next() => {}
             accepted = listener.accept(), if has_room => match accepted {
                 Ok((stream, _)) => {
-                    conversations.spawn(converse(stream, router.clone(), closing.clone()));
+                    conversations.spawn(converse(stream, routes.clone(), closing.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin listener could not accept");
@@ -96,15 +96,15 @@ pub async fn serve(listener: TcpListener, router: Router, closing: watch::Receiv
     while conversations.join_next().await.is_some() {}
 }
 
-async fn converse(stream: TcpStream, router: Router, closing: watch::Receiver<bool>) {
+async fn converse(stream: TcpStream, routes: Routes, closing: watch::Receiver<bool>) {
     let bounds = Bounds::default();
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let router = router.clone();
+        let routes = routes.clone();
         async move {
             match connection::judge(&request) {
                 Err(refusal) => Ok(refusal::of(&refusal)),
                 // Nothing here speaks WebSocket: the router says 404.
-                Ok(_) => router.oneshot(request.map(Body::new)).await,
+                Ok(_) => routes.oneshot(request.map(Body::new)).await,
             }
         }
     });

@@ -19,6 +19,9 @@ pub mod public;
 mod refusal;
 mod wire;
 
+/// The routes of a listener, for whoever hands them on and does not look inside.
+pub type Routes = axum::Router;
+
 /// A response that its client takes no byte of for so long is given up, and its socket closed.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a closing socket listens on, so that what the client still sends does not make the

@@ -28,7 +28,7 @@ use tower::ServiceExt;
 use super::files::Files;
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
-use super::{Bounds, connection, refusal};
+use super::{Bounds, Routes, connection, refusal};
 use crate::http::{Refusal, RefusalKind, Upgrade};
 
 /// What the shard says to an upgrade that it accepts.
@@ -62,7 +62,7 @@ pub trait Upgrades {
 
 /// Everything that the public listener's plain connections of one shard share.
 pub struct Site {
-    router: Router,
+    routes: Routes,
     bounds: Bounds,
     closing: watch::Receiver<bool>,
     upgrades: Option<Rc<dyn Upgrades>>,
@@ -75,11 +75,11 @@ impl fmt::Debug for Site {
 }
 
 impl Site {
-    /// `router` is made once for all shards, by [`router`]; when `closing` turns true, connections
+    /// `routes` are made once for all shards, by [`router`]; when `closing` turns true, connections
     /// finish the response that is under way and close.
     #[must_use]
-    pub fn new(router: Router, bounds: Bounds, closing: watch::Receiver<bool>) -> Self {
-        Self { router, bounds, closing, upgrades: None }
+    pub fn new(routes: Routes, bounds: Bounds, closing: watch::Receiver<bool>) -> Self {
+        Self { routes, bounds, closing, upgrades: None }
     }
 
     /// With somebody who answers later upgrades; without, they are refused with 426.
@@ -87,14 +87,6 @@ impl Site {
     pub fn with_upgrades(mut self, upgrades: Rc<dyn Upgrades>) -> Self {
         self.upgrades = Some(upgrades);
         self
-    }
-
-    /// A whole 503 with Retry-After (drawn anew, 1 to 5 s: not everybody comes back at once), for
-    /// a socket beyond the bound on plain connections.
-    #[must_use]
-    pub fn full_response() -> Vec<u8> {
-        let message = "The server has no plain HTTP connection left: come back in a moment.";
-        Refusal::for_now(RefusalKind::HttpFull, message, fastrand::u32(1..=5)).to_bytes()
     }
 
     async fn answer(&self, request: Request<Incoming>, promise: &Promise) -> Response {
@@ -111,7 +103,7 @@ impl Site {
                 }
             }
             Ok(_) => {
-                let routed = self.router.clone().oneshot(request.map(Body::new)).await;
+                let routed = self.routes.clone().oneshot(request.map(Body::new)).await;
                 routed.unwrap_or_else(|never| match never {})
             }
         };
@@ -145,7 +137,7 @@ fn switching(bytes: &[u8]) -> Response {
 
 /// The routes of the public listener (SPEC section 3), as far as plain requests go. `echo`: whether
 /// there is an `/echo` (`echo.enabled`).
-pub fn router(source: Arc<dyn HealthSource>, files: Files, echo: bool) -> Router {
+pub fn router(source: Arc<dyn HealthSource>, files: Files, echo: bool) -> Routes {
     let echo = if echo { get(upgrade_required) } else { any(echo_disabled) };
     Router::new()
         .route("/health", get(async |source: Health| health::answer_public(&source.0)))

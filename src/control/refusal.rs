@@ -63,7 +63,7 @@ pub(super) fn with_status(status: StatusCode) -> Response {
         status if status.is_client_error() => {
             ("bad_request", "This server does not understand the request.")
         }
-        _ => ("internal", "The server failed at this request: its log says why."),
+        _ => ("internal", "The server failed at this request: try again in a moment."),
     };
     json(status, json!({ "error": error, "message": message }).to_string().into())
 }

@@ -159,3 +159,70 @@ impl Refusal {
         body
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Status line, header fields and body of a response, as an independent parser reads them.
+    fn parse(bytes: &[u8]) -> (u16, Vec<(String, String)>, serde_json::Value) {
+        let mut headers = [httparse::EMPTY_HEADER; 16];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(head) = response.parse(bytes).unwrap() else {
+            panic!("no end of the head");
+        };
+        let fields: Vec<_> = response
+            .headers
+            .iter()
+            .map(|field| (field.name.to_owned(), String::from_utf8(field.value.to_vec()).unwrap()))
+            .collect();
+        let body = &bytes[head..];
+        assert!(fields.contains(&("Content-Length".into(), body.len().to_string())));
+        (response.code.unwrap(), fields, serde_json::from_slice(body).unwrap())
+    }
+
+    fn value<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+        fields.iter().find(|(field, _)| field == name).map(|(_, value)| &**value)
+    }
+
+    #[test]
+    fn every_kind_is_a_whole_response_with_status_code_and_message() {
+        for (index, &kind) in ALL.iter().enumerate() {
+            assert_eq!(kind.index(), index);
+            let (status, fields, body) = parse(&Refusal::new(kind, "Do better.").to_bytes());
+            assert_eq!(status, kind.status());
+            assert_eq!(body["error"], kind.code());
+            assert_eq!(body["message"], "Do better.");
+            assert_eq!(value(&fields, "Content-Type"), Some("application/json"));
+            assert!(value(&fields, "Connection").is_some_and(|value| value.ends_with("close")));
+            assert_eq!(value(&fields, "Retry-After"), None);
+            assert_eq!(value(&fields, "Allow"), (status == 405).then_some("GET"));
+            let version = value(&fields, "Sec-WebSocket-Version");
+            assert_eq!(version, (status == 426).then_some("13"));
+        }
+    }
+
+    #[test]
+    fn codes_are_labels_and_no_two_kinds_share_one() {
+        let mut codes: Vec<_> = ALL.iter().map(|kind| kind.code()).collect();
+        let is_label = |code: &&str| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        assert!(codes.iter().all(is_label));
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), ALL.len());
+    }
+
+    #[test]
+    fn a_refusal_for_now_says_when_to_come_back() {
+        let refusal = Refusal::for_now(RefusalKind::Full, "The server is full.", 17);
+        let (status, fields, _) = parse(&refusal.to_bytes());
+        assert_eq!((status, value(&fields, "Retry-After")), (503, Some("17")));
+    }
+
+    #[test]
+    fn a_message_cannot_break_out_of_its_string() {
+        let message = "a\"b\\c\r\n\u{0}\u{7f}\u{85}\u{2028}\u{1f600}\"}";
+        let refusal = Refusal::new(RefusalKind::BadRequest, message);
+        assert_eq!(parse(&refusal.to_bytes()).2["message"], message);
+    }
+}

@@ -181,3 +181,266 @@ fn parse_echo(query: &str) -> Result<bool, Refusal> {
 pub(super) fn bad_request(message: &'static str) -> Refusal {
     Refusal::new(RefusalKind::BadRequest, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 5] = [
+        ("Host", "localhost"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Version", "13"),
+    ];
+
+    fn upgrade(target: &str, fields: &[(&str, &str)]) -> Result<Option<Upgrade>, Refusal> {
+        let fields = fields.iter().map(|(name, value)| (*name, value.as_bytes()));
+        Upgrade::from_parts("GET", target, true, fields)
+    }
+
+    fn route(target: &str) -> Result<Route, u16> {
+        match upgrade(target, &GOOD) {
+            Ok(upgrade) => Ok(upgrade.expect("an upgrade").route),
+            Err(refusal) => Err(refusal.kind.status()),
+        }
+    }
+
+    fn names(target: &str) -> Result<(String, String), u16> {
+        match route(target)? {
+            Route::Room { room, user, .. } => Ok((room.name.into(), user.into())),
+            Route::Echo => panic!("{target} is no room"),
+        }
+    }
+
+    fn with(changes: &[(&str, &str)]) -> Result<Option<Upgrade>, u16> {
+        let mut fields = GOOD.to_vec();
+        fields.retain(|(name, _)| changes.iter().all(|(other, _)| name != other));
+        fields.extend(changes.iter().filter(|(_, value)| *value != "-"));
+        upgrade("/echo", &fields).map_err(|refusal| refusal.kind.status())
+    }
+
+    fn protocol(offers: &[&str]) -> Result<Option<Protocol>, u16> {
+        let offers: Vec<_> = offers.iter().map(|o| ("Sec-WebSocket-Protocol", *o)).collect();
+        with(&offers).map(|upgrade| upgrade.expect("an upgrade").protocol)
+    }
+
+    #[test]
+    fn rooms_and_echo_are_the_routes() {
+        assert_eq!(names("/ws/lobby/ada"), Ok(("lobby".into(), "ada".into())));
+        assert_eq!(route("/echo"), Ok(Route::Echo));
+        assert_eq!(route("/echo?x=y"), Ok(Route::Echo));
+        for target in ["/", "/ws", "/ws/", "/ws/a", "/ws/a/b/c", "/ws/a/b/", "/echo/", "/WS/a/b"] {
+            assert_eq!(route(target), Err(404), "{target}");
+        }
+        assert_eq!(route("*"), Err(404));
+    }
+
+    #[test]
+    fn absolute_targets_are_routed_by_their_path() {
+        assert_eq!(names("http://host:8000/ws/a/b?x"), Ok(("a".into(), "b".into())));
+        assert_eq!(names("WSS://host/ws/a/b"), Ok(("a".into(), "b".into())));
+        assert_eq!(route("http://host/echo"), Ok(Route::Echo));
+        for target in ["http://host", "http://host?/echo", "ftp://host/echo"] {
+            assert_eq!(route(target), Err(404), "{target}");
+        }
+        assert_eq!(route("/echo#top"), Err(400));
+    }
+
+    #[test]
+    fn names_are_percent_decoded_once() {
+        assert_eq!(names("/ws/a%2Fb/%C3%A4%20+"), Ok(("a/b".into(), "\u{e4} +".into())));
+        assert_eq!(names("/ws/%2541/%25"), Ok(("%41".into(), "%".into())));
+        assert_eq!(names("/ws/gr\u{fc}n/\u{1f600}"), Ok(("gr\u{fc}n".into(), "\u{1f600}".into())));
+        assert_eq!(names("/ws/%3F/%23"), Ok(("?".into(), "#".into())));
+        for bad in ["%zz", "%", "%4", "a%", "%%41", "%ff", "%C3", "%ED%A0%80", "%C0%AF"] {
+            assert_eq!(route(&format!("/ws/{bad}/u")), Err(400), "{bad}");
+            assert_eq!(route(&format!("/ws/r/{bad}")), Err(400), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_1_to_128_bytes_without_control_characters() {
+        for target in ["/ws//u", "/ws/r/", "/ws//", "/ws//?echo=false"] {
+            assert_eq!(route(target), Err(400), "{target}");
+        }
+        for (name, ok) in [
+            ("a".repeat(128), true),
+            ("a".repeat(129), false),
+            ("%C3%A4".repeat(64), true),
+            (format!("{}a", "%C3%A4".repeat(64)), false),
+        ] {
+            assert_eq!(route(&format!("/ws/{name}/u")).is_ok(), ok, "{name}");
+            assert_eq!(route(&format!("/ws/r/{name}")).is_ok(), ok, "{name}");
+        }
+        // A pattern that ends in `$` lets a trailing newline through.
+        for bad in ["user%0a", "%0d%0ax", "a%00b", "%09", "%7f", "%C2%85", "%1B[2J"] {
+            assert_eq!(route(&format!("/ws/r/{bad}")), Err(400), "{bad}");
+            assert_eq!(route(&format!("/ws/{bad}/u")), Err(400), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_user_system_is_reserved_however_it_is_written() {
+        assert_eq!(route("/ws/r/system"), Err(403));
+        assert_eq!(route("/ws/r/%73ystem"), Err(403));
+        assert_eq!(names("/ws/system/System"), Ok(("system".into(), "System".into())));
+    }
+
+    #[test]
+    fn echo_in_the_query_is_true_or_false() {
+        let hears = |query: &str| match route(&format!("/ws/r/u?{query}"))? {
+            Route::Room { hears_itself, .. } => Ok(hears_itself),
+            Route::Echo => Err(0),
+        };
+        assert_eq!(hears(""), Ok(true));
+        assert_eq!(hears("echo=true"), Ok(true));
+        assert_eq!(hears("since=x:1&echo=false&token=a=b"), Ok(false));
+        assert_eq!(hears("xecho=false&ECHO=false&echo2"), Ok(true));
+        for bad in ["echo", "echo=", "echo=0", "echo=False", "echo=false&echo=true", "echo=false "]
+        {
+            assert_eq!(hears(bad), Err(400), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_first_offer_that_is_known_is_taken() {
+        assert_eq!(protocol(&[]), Ok(None));
+        assert_eq!(protocol(&["chat, other"]), Ok(None));
+        assert_eq!(protocol(&["ringhall.json"]), Ok(Some(Protocol::Json)));
+        assert_eq!(protocol(&["x,ringhall.raw ,ringhall.json"]), Ok(Some(Protocol::Raw)));
+        assert_eq!(protocol(&["ringhall.json, ringhall.raw"]), Ok(Some(Protocol::Json)));
+        assert_eq!(protocol(&["x", ",ringhall.raw,,", "ringhall.json"]), Ok(Some(Protocol::Raw)));
+        assert_eq!(protocol(&["RINGHALL.RAW", "constructor, __proto__"]), Ok(None));
+        for bad in ["", " ", ",", "a b", "a;b", "\"a\"", "ringhall.raw, a/b", "\u{e4}"] {
+            assert_eq!(protocol(&[bad]), Err(400), "{bad:?}");
+        }
+        // CVE-2021-32640: a long run of blanks took a pattern exponential time.
+        assert_eq!(protocol(&[&*format!("a{}b", " ".repeat(16_000))]), Err(400));
+    }
+
+    #[test]
+    fn the_mode_of_the_room_follows_the_subprotocol() {
+        for (offer, mode) in
+            [("other", Mode::Json), ("ringhall.json", Mode::Json), ("ringhall.raw", Mode::Raw)]
+        {
+            let mut fields = GOOD.to_vec();
+            fields.push(("sec-websocket-protocol", offer));
+            let route = upgrade("/ws/r/u", &fields).unwrap().unwrap().route;
+            let Route::Room { room, .. } = route else { panic!("no room") };
+            assert_eq!(room.mode, mode, "{offer}");
+        }
+    }
+
+    #[test]
+    fn extensions_are_ignored_whatever_they_look_like() {
+        for offer in ["permessage-deflate; client_max_window_bits=99", "a; b=\"c,\\\"", ";;,=", ""]
+        {
+            assert!(with(&[("Sec-WebSocket-Extensions", offer)]).is_ok(), "{offer}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_in_any_case_in_lists_and_in_several_lines() {
+        for fields in [
+            &[("Upgrade", "WebSocket")][..],
+            &[("Upgrade", "h2c, websocket")],
+            &[("Upgrade", "h2c"), ("UPGRADE", "websocket")],
+            &[("Connection", "keep-alive, Upgrade")],
+            &[("Connection", "keep-alive"), ("connection", ",upgrade")],
+        ] {
+            assert!(with(fields).is_ok_and(|upgrade| upgrade.is_some()), "{fields:?}");
+        }
+        for fields in [
+            &[("Upgrade", "-")][..],
+            &[("Upgrade", "h2c")],
+            &[("Upgrade", "websocket2")],
+            &[("Upgrade", "not websocket")],
+        ] {
+            assert_eq!(with(fields), Ok(None), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_handshake_is_refused_with_the_status_of_its_fault() {
+        for (fields, status) in [
+            (&[("Connection", "-")][..], 400),
+            (&[("Connection", "keep-alive")], 400),
+            (&[("Sec-WebSocket-Version", "-")], 426),
+            (&[("Sec-WebSocket-Version", "12")], 426),
+            (&[("Sec-WebSocket-Version", "8")], 426),
+            (&[("Sec-WebSocket-Version", "013")], 426),
+            (&[("Sec-WebSocket-Version", "13, 8")], 426),
+            (&[("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Version", "13")], 426),
+            (&[("Content-Length", "1")], 400),
+            (&[("Transfer-Encoding", "chunked")], 400),
+        ] {
+            assert_eq!(with(fields), Err(status), "{fields:?}");
+        }
+        assert!(with(&[("Content-Length", "0")]).is_ok());
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes_in_base64_and_given_once() {
+        for bad in [
+            "-",
+            "",
+            "x",
+            "dGhlIHNhbXBsZSBub25jZQ=",
+            "dGhlIHNhbXBsZSBub25jZQ===",
+            "dGhlIHNhbXBsZSBub25jZQAA",
+            "dGhlIHNhbXBsZSBub25jZ===",
+            "dGhlIHNhbXBsZSBub25j Q==",
+            "dGhlIHNhbXBsZSBub25j-_==",
+            "dGhlIHNhbXBsZSBub25jZQ==, x",
+            "dGhlIHNhbXBsZSBub25j\u{e4}==",
+        ] {
+            assert_eq!(with(&[("Sec-WebSocket-Key", bad)]), Err(400), "{bad}");
+        }
+        let twice = [GOOD[3], GOOD[3]];
+        assert_eq!(with(&twice), Err(400));
+    }
+
+    #[test]
+    fn method_and_version_are_get_and_1_1() {
+        let fields = || GOOD.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let status = |method, version_is_11| {
+            let judged = Upgrade::from_parts(method, "/echo", version_is_11, fields());
+            judged.map(|upgrade| upgrade.is_some()).map_err(|refusal| refusal.kind.status())
+        };
+        assert_eq!(status("GET", true), Ok(true));
+        assert_eq!(status("POST", true), Err(405));
+        assert_eq!(status("get", true), Err(405));
+        assert_eq!(status("GET", false), Err(400));
+    }
+
+    #[test]
+    fn a_request_has_one_host_and_one_way_to_tell_its_length() {
+        for (fields, ok) in [
+            (&[("Host", "a")][..], true),
+            (&[("Host", "")], true),
+            (&[("Host", "[::1]:8000")], true),
+            (&[], false),
+            (&[("Host", "a"), ("host", "a")], false),
+            (&[("Host", "a, b")], false),
+            (&[("Host", "a/b")], false),
+            (&[("Host", "u@a")], false),
+            (&[("Host", "a"), ("Content-Length", "5")], true),
+            (&[("Host", "a"), ("Transfer-Encoding", "chunked")], true),
+            (&[("Host", "a"), ("Content-Length", "5"), ("Content-Length", "5")], false),
+            (&[("Host", "a"), ("Content-Length", "5"), ("Transfer-Encoding", "x")], false),
+            (&[("Host", "a"), ("Content-Length", "5, 5")], false),
+            (&[("Host", "a"), ("Content-Length", "+5")], false),
+            (&[("Host", "a"), ("Content-Length", "")], false),
+        ] {
+            let judged = upgrade("/", fields).map_err(|refusal| refusal.kind.status());
+            assert_eq!(judged, if ok { Ok(None) } else { Err(400) }, "{fields:?}");
+        }
+        let old = |fields: &'static [(&str, &[u8])]| {
+            Upgrade::from_parts("GET", "/", false, fields.iter().copied()).is_ok()
+        };
+        assert!(old(&[]), "HTTP/1.0 knew no Host");
+        assert!(!old(&[("Host", b"a"), ("Host", b"a")]));
+        assert!(!old(&[("Transfer-Encoding", b"chunked")]));
+    }
+}

@@ -182,9 +182,8 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded_outside_of_strings() {
-        let nest = |levels: usize| {
-            format!("{{\"content\":{}{}}}", "[".repeat(levels), "]".repeat(levels))
-        };
+        let nest =
+            |levels: usize| format!("{{\"content\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
         assert!(parse(&nest(CONTENT_DEPTH_MAX), "lobby", "ann").is_ok());
         assert_eq!(code(&nest(CONTENT_DEPTH_MAX + 1)), ErrorCode::BadMessage);
         let text = format!("{{\"content\":[\"{}\\\"[\"]}}", "[".repeat(500));

@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_message_keeps_its_names_and_its_content() {
-        for (room, sender) in [("lobby", "ann"), ("a\"b\\\u{7f}ü", "\u{1F600}"), (&"x".repeat(128), "u")]
+        for (room, sender) in
+            [("lobby", "ann"), ("a\"b\\\u{7f}ü", "\u{1F600}"), (&"x".repeat(128), "u")]
         {
             for offset in [1, 9, 10, 9_007_199_254_740_991] {
                 let mut out = Vec::new();

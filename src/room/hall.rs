@@ -65,7 +65,7 @@ pub struct Home {
     pub dirty: bool,
     /// Other shards with members of the room.
     pub subscribers: Vec<Subscriber>,
-    /// The room's share of the shard's recent sends is so large that newcomers are placed elsewhere.
+    /// The room keeps its home's core busy: newcomers are placed on other shards.
     pub spread: bool,
     /// Deliveries in the present window of the saturation check.
     pub deliveries: u64,
@@ -105,6 +105,9 @@ pub struct Outpost {
 
 impl Hall {
     /// Gives a member a seat; its index.
+    ///
+    /// # Panics
+    /// Beyond 2^32 members, which no table holds.
     pub fn sit(&mut self, member: Member) -> u32 {
         self.members.push(member);
         u32::try_from(self.members.len() - 1).expect("members are bounded by the tables")

@@ -68,13 +68,7 @@ impl Room {
     /// An empty room with a new numbering.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
-        Self {
-            users: Users::default(),
-            members: 0,
-            epoch,
-            offset: 0,
-            summary: Summary::default(),
-        }
+        Self { users: Users::default(), members: 0, epoch, offset: 0, summary: Summary::default() }
     }
 
     /// Adds a member.

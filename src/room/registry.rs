@@ -32,6 +32,9 @@ impl Registry {
     }
 
     /// Makes the hall for a room that has none here.
+    ///
+    /// # Panics
+    /// Beyond 2^32 halls, which no table's connections need.
     pub fn insert(&mut self, key: RoomKey, role: Role) -> HallId {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;

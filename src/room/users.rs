@@ -40,6 +40,9 @@ struct Index {
 
 impl Users {
     /// One more connection of `name`; how many it has now.
+    ///
+    /// # Panics
+    /// Beyond 2^32 users, which no table's connections are.
     pub fn enter(&mut self, name: &str) -> (UserId, u32) {
         if let Some(at) = self.find(name) {
             let user = &mut self.entries[at as usize];

@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, watch};
 use super::RunError;
 use super::health::Overseer;
 use crate::config::{Config, Loaded, Placement as ConfigPlacement};
-use crate::control::Bounds;
 use crate::control::files::Files;
 use crate::control::public::{Site, router};
+use crate::control::{Bounds, Routes};
 use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
 use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
@@ -75,7 +75,7 @@ struct Task {
 
 /// What a shard's plain HTTP connections are made of.
 struct PlainHttp {
-    routes: axum::Router,
+    routes: Routes,
     bounds: Bounds,
     closes: watch::Receiver<bool>,
 }
@@ -140,11 +140,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
             },
             limits: limits.clone(),
             shared: shared.clone(),
-            plain: PlainHttp {
-                routes: routes.clone(),
-                bounds,
-                closes: closes.clone(),
-            },
+            plain: PlainHttp { routes: routes.clone(), bounds, closes: closes.clone() },
             clock,
             ready: ready.clone(),
             peers,
@@ -209,8 +205,9 @@ pub(super) fn run_on_runtime<T>(
     builder.entries(RUNTIME_ENTRIES).uring_builder(&ring);
     let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| {
         format!(
-            "cannot set up a runtime's ring: {error}; rings are charged to RLIMIT_MEMLOCK: raise it \
-             (LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`), or use fewer --shards"
+            "cannot set up a runtime's ring: {error}; rings are charged to RLIMIT_MEMLOCK: \
+             raise it (LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`), or use \
+             fewer --shards"
         )
     })?;
     runtime.block_on(future)
@@ -268,8 +265,8 @@ fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError>
     let mut by_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for address in &config.listen {
-        let listeners = listen_all(*address, shards, &options)
-            .map_err(|error| RunError(error.to_string()))?;
+        let listeners =
+            listen_all(*address, shards, &options).map_err(|error| RunError(error.to_string()))?;
         for (shard, listener) in by_shard.iter_mut().zip(listeners) {
             if shard.len() == addresses.len() {
                 addresses.push(listener.local_addr().unwrap_or(*address));

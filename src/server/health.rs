@@ -97,9 +97,7 @@ impl HealthSource for Overseer {
                 .collect(),
             refused: refusal::ALL
                 .iter()
-                .map(|kind| {
-                    (kind.code(), by_reason(counters::Counters::refused, kind.index()))
-                })
+                .map(|kind| (kind.code(), by_reason(counters::Counters::refused, kind.index())))
                 .collect(),
         }
     }

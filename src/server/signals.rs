@@ -160,7 +160,7 @@ fn reload(loaded: &mut Loaded, started: &Started) {
     let changed = Loaded::reload_differences(loaded, &fresh);
     let wanted = fresh.config.connections_max.number();
     let (connections_max, bound) = started.capacity.admit(wanted);
-    let limits = Arc::new(Limits { connections_max, ..fresh.config.limits.clone() });
+    let limits = Arc::new(Limits { connections_max, ..fresh.config.limits });
     started.shared.set_limits(limits.clone());
     order(started, &Order::Limits(limits));
     tracing::info!(

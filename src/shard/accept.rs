@@ -99,10 +99,10 @@ impl<I: Io> Shard<I> {
         } else {
             self.io.accept();
         }
-        if error != Errno::AGAIN {
-            if let Some(suppressed) = state.warnings.allow(state.now) {
-                tracing::warn!(shard = state.id.0, %error, suppressed, "accepting was interrupted");
-            }
+        if error != Errno::AGAIN
+            && let Some(suppressed) = state.warnings.allow(state.now)
+        {
+            tracing::warn!(shard = state.id.0, %error, suppressed, "accepting was interrupted");
         }
     }
 

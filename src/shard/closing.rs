@@ -37,11 +37,11 @@ impl State {
         if let (Some(code), true) = (reason.row().code, upgraded) {
             self.push_own(id, close_frame(code, text));
         }
-        if reason.row().loud {
-            if let Some(suppressed) = self.warnings.allow(self.now) {
-                let label = reason.row().label;
-                tracing::warn!(shard = self.id.0, reason = label, suppressed, "connection ended");
-            }
+        if reason.row().loud
+            && let Some(suppressed) = self.warnings.allow(self.now)
+        {
+            let label = reason.row().label;
+            tracing::warn!(shard = self.id.0, reason = label, suppressed, "connection ended");
         }
         self.begin_closing(id, reason);
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::conn::disconnect::Disconnect;
 use crate::conn::egress::Missed;
-use crate::conn::{Flags, Kind};
+use crate::conn::{Flags, Kind, Phase};
 use crate::counters::Counter;
 use crate::fanout::{Share, fan_out};
 use crate::id::ConnId;
@@ -110,6 +110,12 @@ impl<I: Io> Shard<I> {
         let Some(conn) = self.state.conns.get(id) else { return };
         if conn.egress.is_some() || conn.flags.has(Flags::FINISHED) || !conn.is_closing() {
             return;
+        }
+        // The kernel hands a SHUTDOWN to a worker thread. Where the peer's close frame was its last
+        // word and nothing of it is unread, the close itself is the FIN.
+        let unread = Flags::READY.with(Flags::AGAIN).with(Flags::RECEIVING);
+        if conn.phase == Phase::Closing(Disconnect::PeerClosed) && !conn.flags.has(unread) {
+            return self.vacate(id, Disconnect::PeerClosed, CloseHow::Orderly);
         }
         conn.flags.set(Flags::FINISHED);
         self.io.shutdown(id);

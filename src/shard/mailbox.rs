@@ -67,7 +67,9 @@ impl State {
         let arrived = self.mesh.arrived(from, Way::Up) + usize::from(held.is_some());
         let mut next = held;
         for _ in 0..arrived {
-            let Some(mail) = next.take().or_else(|| self.mesh.collect(from, Way::Up)) else { break };
+            let Some(mail) = next.take().or_else(|| self.mesh.collect(from, Way::Up)) else {
+                break;
+            };
             match self.request(from, mail) {
                 Ok(()) => taken += 1,
                 Err(mail) => {
@@ -180,9 +182,8 @@ impl State {
 
     fn acknowledged(&mut self, from: ShardId, home: HallId, hall: HallId) {
         let Some(room) = self.halls.get(home).and_then(|place| place.home_mut()) else { return };
-        let same = |known: &&mut crate::room::hall::Subscriber| {
-            known.shard == from && known.hall == hall
-        };
+        let same =
+            |known: &&mut crate::room::hall::Subscriber| known.shard == from && known.hall == hall;
         if let Some(subscriber) = room.subscribers.iter_mut().find(same) {
             subscriber.owes = false;
         }

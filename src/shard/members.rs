@@ -109,7 +109,7 @@ impl State {
         }
     }
 
-    /// Takes a member out of a room that lives here; `from` is the shard where it sat, if elsewhere.
+    /// Takes a member out of a room that lives here; `from` is the shard where it sat, if not here.
     pub(super) fn release_member(&mut self, hall: u32, user: UserId, from: Option<ShardId>) {
         let (limits, now) = (self.limits.clone(), self.now);
         let Some(place) = self.halls.at(hall) else { return };

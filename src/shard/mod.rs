@@ -27,8 +27,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::conn::table::Table;
 use crate::conn::Flags;
+use crate::conn::table::Table;
 use crate::counters::{Counter, Counters};
 use crate::id::{ConnId, ShardId};
 use crate::io::Io;
@@ -240,5 +240,4 @@ impl State {
             }
         }
     }
-
 }

@@ -39,7 +39,9 @@ impl State {
         self.saturation.calm = if percent < CALM_PERCENT { self.saturation.calm + 1 } else { 0 };
         let (mut sum, mut largest) = (0, (0, 0));
         for index in self.halls.indexes() {
-            let Some(home) = self.halls.at(index).and_then(|hall| hall.home_mut()) else { continue };
+            let Some(home) = self.halls.at(index).and_then(|hall| hall.home_mut()) else {
+                continue;
+            };
             if self.saturation.calm >= CALM_SECONDS {
                 home.spread = false;
             }
@@ -48,18 +50,18 @@ impl State {
             largest = largest.max((deliveries, index));
         }
         self.saturation.deliveries = sum;
-        if self.saturation.busy >= SECONDS && largest.0 * 2 > sum {
-            if let Some(home) = self.halls.at(largest.1).and_then(|hall| hall.home_mut()) {
-                if !home.spread {
-                    home.spread = true;
-                    let members = home.room.members();
-                    tracing::info!(
-                        shard = self.id.0,
-                        members,
-                        "a room keeps its core busy: newcomers are placed on other shards"
-                    );
-                }
-            }
+        if self.saturation.busy >= SECONDS
+            && largest.0 * 2 > sum
+            && let Some(home) = self.halls.at(largest.1).and_then(|hall| hall.home_mut())
+            && !home.spread
+        {
+            home.spread = true;
+            let members = home.room.members();
+            tracing::info!(
+                shard = self.id.0,
+                members,
+                "a room keeps its core busy: newcomers are placed on other shards"
+            );
         }
     }
 
@@ -72,8 +74,7 @@ impl State {
     pub(super) fn idlest(&self) -> ShardId {
         let reserve = reserve(self.table_slots, TABLE_RESERVE_MOVES);
         let all = (0..).map(ShardId).zip(self.shared.neighbours.iter());
-        let roomy =
-            all.filter(|(_, other)| other.free_slots.load(Ordering::Relaxed) > reserve);
+        let roomy = all.filter(|(_, other)| other.free_slots.load(Ordering::Relaxed) > reserve);
         let idlest = roomy.min_by_key(|(_, other)| other.busy_percent.load(Ordering::Relaxed));
         idlest.map_or(self.id, |(id, _)| id)
     }

@@ -125,7 +125,8 @@ impl<I: Io> Shard<I> {
         if state.drain.as_ref().is_some_and(|drain| drain.is_over()) && state.conns.is_empty() {
             return Next::End;
         }
-        let more = !state.ready.is_empty() || !state.dirty.is_empty() || !state.finishing.is_empty();
+        let more =
+            !state.ready.is_empty() || !state.dirty.is_empty() || !state.finishing.is_empty();
         if work > 0 || more || !state.dirty_halls.is_empty() {
             return Next::Turn;
         }

@@ -4,8 +4,8 @@
 //! Out:   pings, timeouts, resets; how long the host may sleep.
 //! Never: allocates a timer, or looks at more than `DEADLINES_PER_TURN` connections a turn.
 //!
-//! A byte that arrives moves nothing in the wheel: it is looked at when the deadline passes, and the
-//! connection is put behind a new one.
+//! A byte that arrives moves nothing in the wheel: it is looked at when the deadline passes, and
+//! the connection is put behind a new one.
 //!
 //! # Invariants
 //! - A connection is in exactly one bucket while it has a deadline: `links.bucket`.

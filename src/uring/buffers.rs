@@ -20,6 +20,8 @@ use crate::io::BufferId;
 /// The one buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
 
+const PAGE: usize = 4096;
+
 /// Memory from the kernel, page-aligned, present from the start.
 struct Map {
     start: NonNull<u8>,
@@ -28,7 +30,7 @@ struct Map {
 
 impl Map {
     fn new(len: usize) -> io::Result<Self> {
-        // SAFETY: a fresh private anonymous mapping aliases nothing; the kernel chooses the address.
+        // SAFETY: a fresh private anonymous mapping aliases nothing; the kernel picks the address.
         // It is owned by the `Map` and unmapped when that is dropped, once.
         let start = unsafe {
             libc::mmap(
@@ -81,7 +83,7 @@ impl Buffers {
         assert!(bytes > 0 && u32::try_from(bytes).is_ok(), "a buffer of {bytes} bytes");
         let entries = usize::from(count);
         let mut buffers = Self {
-            ring: Map::new(entries * size_of::<BufRingEntry>())?,
+            ring: Map::new((entries * size_of::<BufRingEntry>()).next_multiple_of(PAGE))?,
             memory: Map::new(entries * bytes)?,
             bytes,
             count,
@@ -112,6 +114,11 @@ impl Buffers {
                 0,
             )
         }
+    }
+
+    /// Bytes of the ring's memory; the kernel counts them as locked, not those of the buffers.
+    pub(super) fn ring_bytes(&self) -> usize {
+        self.ring.len
     }
 
     /// Bytes of one buffer.

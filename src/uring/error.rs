@@ -17,7 +17,7 @@ pub enum SetupError {
     Memory {
         /// What was being set up.
         step: &'static str,
-        /// Bytes that the smallest ring would have needed.
+        /// Bytes that the smallest attempt asked for.
         bytes: usize,
     },
     /// The kernel refuses io_uring to this process.
@@ -74,8 +74,8 @@ impl fmt::Display for SetupError {
             ),
             Self::Forbidden => write!(
                 f,
-                "the kernel forbids io_uring to this process: see `sysctl kernel.io_uring_disabled` \
-                 (0 allows it, 1 allows it to the group in `kernel.io_uring_group`), or the \
+                "the kernel forbids io_uring to this process: `sysctl kernel.io_uring_disabled` \
+                 says so (0 allows it, 1 the group in `kernel.io_uring_group`), or the \
                  container's seccomp profile"
             ),
             Self::Kernel { missing, release } => write!(

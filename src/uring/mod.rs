@@ -69,7 +69,8 @@ pub struct Setup {
     pub buffers: u16,
     /// Bytes of each.
     pub buffer_bytes: usize,
-    /// Bytes of locked memory that the ring itself may cost.
+    /// Bytes of locked memory that the ring may cost, with the ring of its buffers (16 bytes a
+    /// buffer). Less than the smallest ring needs is taken for that.
     pub ring_bytes_max: usize,
 }
 
@@ -93,20 +94,21 @@ impl UringIo {
     /// # Panics
     /// If `buffers` is not a power of two up to 32768.
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
-        let ring = Ring::new(setup.ring_bytes_max)?;
         let slots = setup.table_slots;
+        let buffers = Buffers::new(setup.buffers, setup.buffer_bytes)
+            .map_err(|error| SetupError::Other { step: "the receive buffers", error })?;
+        let room = setup.ring_bytes_max.saturating_sub(buffers.ring_bytes());
+        let ring = Ring::new(room, |ring| {
+            buffers.register(&ring.submitter()).map_err(|error| {
+                SetupError::sort("the ring of receive buffers", buffers.ring_bytes(), error)
+            })
+        })?;
         ring.submitter().register_files_sparse(slots).map_err(|error| {
             match error.raw_os_error() {
                 Some(libc::EMFILE) => SetupError::Table { slots },
                 _ => SetupError::Other { step: "the table of direct descriptors", error },
             }
         })?;
-        let step = "the receive buffers";
-        let buffers = Buffers::new(setup.buffers, setup.buffer_bytes)
-            .map_err(|error| SetupError::Other { step, error })?;
-        buffers
-            .register(&ring.submitter())
-            .map_err(|error| SetupError::sort(step, usize::from(setup.buffers) * 16, error))?;
         let ledger = Ledger {
             buffers,
             armed: Armed::new(slots),
@@ -133,7 +135,8 @@ impl UringIo {
         self.peers = peers;
     }
 
-    /// Closes the listeners, once accepting was stopped: newcomers are refused by the kernel.
+    /// Closes the listening sockets, so that clients are refused instead of kept waiting: for a
+    /// shutdown, after `stop_accepting`. Whoever waits to be accepted then is reset.
     pub fn close_listeners(&mut self) {
         self.listeners.clear();
     }
@@ -144,11 +147,11 @@ impl UringIo {
         self.ring.entries()
     }
 
-    /// Bytes of locked memory that the ring costs.
+    /// Bytes of locked memory that the ring costs, with the ring of its buffers.
     #[must_use]
     pub fn ring_bytes(&self) -> usize {
         let (sq, cq) = self.ring.entries();
-        ring::ring_bytes(sq, cq)
+        ring::ring_bytes(sq, cq) + self.ledger.buffers.ring_bytes()
     }
 
     /// Cancels, closes and the like that failed: nearly always because what they were meant for

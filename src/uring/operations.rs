@@ -157,8 +157,9 @@ impl Io for UringIo {
     }
 
     fn adopt(&mut self, fd: OwnedFd, parcel: Box<Parcel>) {
-        // On a non-blocking socket operations fail instead of arming. Where this cannot be
-        // changed the socket is dead, and its first receive will say so.
+        // Whoever had the socket made it non-blocking. Linux 6.18 arms on such a socket all the
+        // same; the accepted ones are blocking, and so is this one again. Where that fails the
+        // socket is dead, and its first receive will say so.
         let blocking = rustix::io::ioctl_fionbio(&fd, false);
         tracing::trace!(?blocking, "adopting a socket");
         let entry = self.ledger.adoptions.adopt(fd, parcel);

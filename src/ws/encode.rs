@@ -57,3 +57,50 @@ pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     out.extend_from_slice(reason.as_bytes());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use tungstenite::protocol::frame::FrameHeader;
+
+    use super::*;
+    use crate::ws::close::parse_close;
+
+    #[test]
+    fn frames_read_back_as_they_were_put_at_every_change_of_format() {
+        for len in [0_usize, 1, 125, 126, 127, 0xffff, 0x1_0000, 0x1_0001] {
+            for opcode in [Opcode::Text, Opcode::Binary, Opcode::Pong] {
+                let payload = vec![b'p'; len];
+                let mut out = b"before".to_vec();
+                put_frame(&mut out, opcode, &payload);
+                let frame = out.strip_prefix(b"before").unwrap();
+                let mut cursor = Cursor::new(frame);
+                let (header, read) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
+                assert_eq!(read, len as u64);
+                assert_eq!(cursor.position() as usize, header_len(len));
+                assert_eq!(u8::from(header.opcode), opcode as u8);
+                assert!(header.is_final && header.mask.is_none());
+                assert_eq!(&frame[header_len(len)..], payload);
+                assert!(header_len(len) <= HEADER_BYTES_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_between_characters_to_fit_a_control_frame() {
+        for (reason, kept) in [
+            ("", 0),
+            ("slow consumer", 13),
+            (&*"x".repeat(123), 123),
+            (&*"x".repeat(124), 123),
+            (&*"\u{20ac}".repeat(42), 123),
+            (&*format!("x{}", "\u{20ac}".repeat(41)), 121),
+        ] {
+            let frame = close_frame(1013, reason);
+            assert_eq!(frame[..2], [0x88, 2 + kept as u8]);
+            assert_eq!(frame.len(), 4 + kept);
+            assert_eq!(parse_close(&frame[2..]), Ok(Some((1013, &reason[..kept]))));
+        }
+    }
+}

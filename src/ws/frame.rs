@@ -129,3 +129,113 @@ fn parse_len(short: u8, rest: &[u8]) -> Result<Option<(u64, usize)>, Violation> 
         _ => Ok(Some((u64::from(short), 2))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use tungstenite::protocol::frame::FrameHeader;
+
+    use super::super::client::{MASK, frame};
+    use super::*;
+
+    const FAILED: Result<Option<(Header, usize)>, u16> = Err(1002);
+
+    fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, u16> {
+        parse_header(bytes).map_err(|violation| violation.code)
+    }
+
+    /// The first length at which parsing fails; everything shorter has to be incomplete.
+    fn fails_at(bytes: &[u8]) -> usize {
+        let mut incomplete = (0..=bytes.len()).take_while(|len| parse(&bytes[..*len]) == Ok(None));
+        let last = incomplete.by_ref().last().expect("nothing is always incomplete");
+        assert_eq!(parse(&bytes[..=last]), FAILED);
+        last + 1
+    }
+
+    #[test]
+    fn a_header_is_incomplete_up_to_its_last_byte() {
+        for len in [0_usize, 1, 125, 126, 127, 0xffff, 0x1_0000] {
+            let bytes = frame(true, Opcode::Binary, &vec![0; len]);
+            let header_len = bytes.len() - len;
+            for cut in 0..header_len {
+                assert_eq!(parse(&bytes[..cut]), Ok(None), "{len} cut at {cut}");
+            }
+            let header = Header { fin: true, opcode: Opcode::Binary, mask: MASK, len: len as u64 };
+            assert_eq!(parse(&bytes[..header_len]), Ok(Some((header, header_len))));
+            assert_eq!(parse(&bytes), Ok(Some((header, header_len))));
+        }
+    }
+
+    #[test]
+    fn every_pair_of_first_bytes_is_judged_as_the_rfc_says() {
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                let known = matches!(first & 0x0f, 0 | 1 | 2 | 8 | 9 | 10);
+                let control = first & 0x08 != 0;
+                let whole_control = first & 0x80 != 0 && second & 0x7f <= 125;
+                let legal =
+                    first & 0x70 == 0 && known && second & 0x80 != 0 && (!control || whole_control);
+                assert_eq!(parse(&[first, second]).is_ok(), legal, "{first:02x} {second:02x}");
+            }
+        }
+    }
+
+    #[test]
+    fn faults_are_found_with_the_byte_that_holds_them() {
+        // Reserved bits, a reserved opcode, a fragmented control frame: the first byte.
+        for first in [0xc1, 0xa1, 0x91, 0x83, 0x87, 0x8b, 0x8f, 0x08, 0x09, 0x0a] {
+            assert_eq!(fails_at(&[first, 0x80, 0, 0, 0, 0]), 1, "{first:02x}");
+        }
+        // No mask, a long control frame: the second.
+        assert_eq!(fails_at(&[0x81, 0x05]), 2);
+        assert_eq!(fails_at(&[0x89, 0xfe]), 2);
+        assert_eq!(fails_at(&[0x88, 0xff]), 2);
+        // The top bit of a long length.
+        assert_eq!(fails_at(&[0x82, 0xff, 0x80]), 3);
+    }
+
+    #[test]
+    fn lengths_that_are_not_minimal_are_refused() {
+        assert_eq!(fails_at(&[0x82, 0xfe, 0, 0]), 4);
+        assert_eq!(fails_at(&[0x82, 0xfe, 0, 125]), 4);
+        assert!(parse(&[0x82, 0xfe, 0, 126]).is_ok());
+        assert_eq!(fails_at(&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff]), 8);
+        assert!(parse(&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0]).is_ok());
+    }
+
+    #[test]
+    fn the_longest_length_is_read_without_overflow() {
+        let mut bytes = vec![0x82, 0xff, 0x7f];
+        bytes.extend_from_slice(&[0xff; 7]);
+        bytes.extend_from_slice(&MASK);
+        let (header, len) = parse(&bytes).unwrap().unwrap();
+        assert_eq!((header.len, len), (i64::MAX as u64, HEADER_BYTES_MAX));
+    }
+
+    #[test]
+    fn what_is_accepted_is_what_tungstenite_reads() {
+        for opcode in [
+            Opcode::Continuation,
+            Opcode::Text,
+            Opcode::Binary,
+            Opcode::Close,
+            Opcode::Ping,
+            Opcode::Pong,
+        ] {
+            for len in [0_usize, 7, 125, 300, 70_000] {
+                if opcode.is_control() && len > 125 {
+                    continue;
+                }
+                let bytes = frame(true, opcode, &vec![b'x'; len]);
+                let (ours, header_len) = parse(&bytes).unwrap().unwrap();
+                let mut cursor = Cursor::new(&bytes);
+                let (theirs, their_len) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
+                assert_eq!(header_len as u64, cursor.position());
+                assert_eq!(ours.len, their_len);
+                assert_eq!(Some(ours.mask), theirs.mask);
+                assert_eq!(ours.opcode as u8, u8::from(theirs.opcode));
+            }
+        }
+    }
+}

@@ -22,3 +22,24 @@ pub fn accept_response(key: &str, protocol: Option<&str>) -> Vec<u8> {
     out.extend_from_slice(b"\r\n\r\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_the_key_of_the_rfc_is_that_of_the_rfc() {
+        let response = accept_response("dGhlIHNhbXBsZSBub25jZQ==", None);
+        let expected = "HTTP/1.1 101 Switching Protocols\r\n\
+                        Upgrade: websocket\r\n\
+                        Connection: Upgrade\r\n\
+                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(String::from_utf8(response).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_chosen_subprotocol_is_named() {
+        let response = accept_response("dGhlIHNhbXBsZSBub25jZQ==", Some("ringhall.raw"));
+        assert!(response.ends_with(b"xOo=\r\nSec-WebSocket-Protocol: ringhall.raw\r\n\r\n"));
+    }
+}

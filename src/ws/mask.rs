@@ -26,3 +26,39 @@ pub fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
         *byte ^= key;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MASK: [u8; 4] = [0x11, 0x22, 0x44, 0x88];
+
+    fn one_by_one(bytes: &[u8], offset: usize) -> Vec<u8> {
+        bytes.iter().enumerate().map(|(i, byte)| byte ^ MASK[(i + offset) % 4]).collect()
+    }
+
+    #[test]
+    fn every_length_and_phase_equals_the_definition() {
+        let bytes: Vec<u8> = (0..200_u8).collect();
+        for len in 0..bytes.len() {
+            for offset in 0..9 {
+                let mut piece = bytes[..len].to_vec();
+                unmask(&mut piece, MASK, offset);
+                assert_eq!(piece, one_by_one(&bytes[..len], offset), "{len} bytes at {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_together_equal_the_whole() {
+        let bytes: Vec<u8> = (0..64_u8).collect();
+        let whole = one_by_one(&bytes, 0);
+        for cut in 0..=bytes.len() {
+            let mut pieces = bytes.clone();
+            let (first, second) = pieces.split_at_mut(cut);
+            unmask(first, MASK, 0);
+            unmask(second, turn(MASK, cut), 0);
+            assert_eq!(pieces, whole, "cut at {cut}");
+        }
+    }
+}

@@ -4,6 +4,8 @@
 //! Out:   `Event`s; frames without a mask, ready to send; `Violation`s with their close code.
 //! Never: touches a socket, reads a clock, knows a room or JSON.
 
+#[cfg(test)]
+mod client;
 pub mod close;
 pub mod encode;
 pub mod frame;

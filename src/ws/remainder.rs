@@ -272,7 +272,6 @@ impl Remainder {
                     Kind::Text => 1,
                     Kind::Binary => 2,
                 });
-                out.extend_from_slice(&message.utf8.to_bytes());
                 out.extend_from_slice(&(message.bytes.len() as u64).to_le_bytes());
                 out.extend_from_slice(&message.bytes);
             }
@@ -300,10 +299,13 @@ impl Remainder {
             _ => return None,
         };
         let control = take_short(input)?.to_vec();
-        let frame_is_control = frame.as_ref().map(|frame| frame.opcode.is_control());
-        let sound = (head.len == 0 || frame.is_none())
-            && (frame_is_control != Some(false) || message.is_some())
-            && (frame_is_control == Some(true) || control.is_empty());
+        let sound = match &frame {
+            None => parse_header(head_bytes) == Ok(None) && control.is_empty(),
+            Some(frame) if frame.opcode.is_control() => {
+                head.len == 0 && frame.left + control.len() <= limits::CONTROL_BYTES_MAX
+            }
+            Some(_) => head.len == 0 && control.is_empty() && message.is_some(),
+        };
         sound.then_some(Self { head, frame, message, control, spent: Spent::Nothing })
     }
 }
@@ -313,16 +315,20 @@ impl Frame {
         let [first] = take::<1>(input)?;
         let mask = take::<4>(input)?;
         let left = usize::try_from(u64::from_le_bytes(take::<8>(input)?)).ok()?;
-        Some(Self { opcode: Opcode::from_bits(first)?, fin: first & 0x80 != 0, mask, left })
+        let opcode = Opcode::from_bits(first)?;
+        // As in a header that was let in: something is left, and no sum with it overflows.
+        let sound = (1..=usize::MAX >> 1).contains(&left);
+        sound.then_some(Self { opcode, fin: first & 0x80 != 0, mask, left })
     }
 }
 
 impl Message {
     fn read(kind: Kind, input: &mut &[u8]) -> Option<Self> {
-        let utf8 = Utf8Stream::from_bytes(take::<4>(input)?)?;
         let len = usize::try_from(u64::from_le_bytes(take::<8>(input)?)).ok()?;
-        let bytes = input.split_off(..len)?.to_vec();
-        Some(Self { kind, utf8, bytes })
+        let mut message = Self::new(kind);
+        // Checked anew, which also brings back the state of the check.
+        message.push(input.split_off(..len)?, len).ok()?;
+        Some(message)
     }
 }
 
@@ -336,4 +342,85 @@ fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {
 fn take_short<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     let [len] = take::<1>(input)?;
     input.split_off(..usize::from(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::{decode_cut, feed, frame};
+    use super::super::{Assembler, Opcode};
+
+    fn script() -> Vec<u8> {
+        let text = "\u{e9}\u{20ac}\u{1f600}".as_bytes();
+        [
+            frame(false, Opcode::Text, &text[..1]),
+            frame(true, Opcode::Ping, b"ping"),
+            frame(true, Opcode::Continuation, &text[1..]),
+            frame(true, Opcode::Binary, &[9; 200]),
+            frame(false, Opcode::Binary, b"x"),
+            frame(true, Opcode::Close, b"\x03\xe8bye"),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn the_state_is_written_down_and_read_back_at_every_byte() {
+        let input = script();
+        let whole = decode_cut(&input, &[], 1000);
+        for cut in 0..=input.len() {
+            let mut before = Assembler::default();
+            let mut seen = Vec::new();
+            let goes_on = feed(&mut before, &input[..cut], 1000, &mut seen);
+            let mut written = b"|".to_vec();
+            before.write(&mut written);
+            written.extend_from_slice(b"behind");
+            let mut rest = &written[1..];
+            let mut after = Assembler::read(&mut rest).expect("what was written is read");
+            assert_eq!(rest, b"behind", "cut at {cut}");
+            assert_eq!(after.is_idle(), before.is_idle());
+            if goes_on {
+                feed(&mut after, &input[cut..], 1000, &mut seen);
+            }
+            assert_eq!(seen, whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_was_handed_out_is_not_written_down() {
+        for mut input in [
+            frame(true, Opcode::Ping, b"ping"),
+            frame(true, Opcode::Text, b"text"),
+            [frame(false, Opcode::Text, b"te"), frame(true, Opcode::Continuation, b"xt")].concat(),
+        ] {
+            let mut assembler = Assembler::default();
+            let last = input.len() - 1;
+            let (first, second) = input.split_at_mut(last);
+            assert!(assembler.decode(first, 1000).is_ok_and(|step| step.event.is_none()));
+            assert!(assembler.decode(second, 1000).is_ok_and(|step| step.event.is_some()));
+            assert!(assembler.is_idle());
+            let mut written = Vec::new();
+            assembler.write(&mut written);
+            assert_eq!(written, [0]);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_and_never_panics() {
+        let input = script();
+        let mut assembler = Assembler::default();
+        feed(&mut assembler, &input[..input.len() - 5], 1000, &mut Vec::new());
+        let mut written = Vec::new();
+        assembler.write(&mut written);
+        for len in 0..written.len() {
+            assert!(Assembler::read(&mut &written[..len]).is_none(), "cut at {len}");
+        }
+        for at in 0..written.len() {
+            for value in [0, 1, 2, 3, 14, 15, 126, 255] {
+                let mut changed = written.clone();
+                changed[at] = value;
+                if let Some(mut read) = Assembler::read(&mut &*changed) {
+                    feed(&mut read, &input, 1000, &mut Vec::new());
+                }
+            }
+        }
+    }
 }

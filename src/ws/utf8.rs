@@ -70,21 +70,6 @@ impl Utf8Stream {
         }
         Ok(chunk)
     }
-
-    /// The four bytes that [`Utf8Stream::from_bytes`] reads.
-    #[must_use]
-    pub fn to_bytes(self) -> [u8; 4] {
-        let [a, b, c] = self.pending;
-        [self.len, a, b, c]
-    }
-
-    /// Reads what [`Utf8Stream::to_bytes`] wrote; `None` for anything else.
-    #[must_use]
-    pub fn from_bytes([len, a, b, c]: [u8; 4]) -> Option<Self> {
-        let pending = [a, b, c];
-        let held = pending.get(..usize::from(len))?;
-        (held.is_empty() || may_become_valid(held)).then_some(Self { pending, len })
-    }
 }
 
 /// Whether `bytes`, which are not valid, are a valid text and the beginning of one more character.
@@ -108,4 +93,88 @@ fn unfinished_at(bytes: &[u8]) -> usize {
         return if needs > back { at } else { bytes.len() };
     }
     bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const _: () = assert!(size_of::<Utf8Stream>() <= 8, "a part of what every partial text holds");
+
+    /// What the definition says: valid so far means that some continuation makes it valid.
+    fn is_prefix_of_valid(bytes: &[u8]) -> bool {
+        str::from_utf8(bytes).map_or_else(|error| error.error_len().is_none(), |_| true)
+    }
+
+    /// Pushes the pieces between `cuts`; how many bytes were pushed when it failed, or the verdict
+    /// of `finish`.
+    fn push_cut(bytes: &[u8], cuts: &[usize]) -> Result<bool, usize> {
+        let mut stream = Utf8Stream::default();
+        let mut from = 0;
+        for &to in cuts.iter().chain([&bytes.len()]) {
+            stream.push(&bytes[from..to]).map_err(|_| to)?;
+            from = to;
+        }
+        Ok(stream.finish().is_ok())
+    }
+
+    fn assert_agrees(bytes: &[u8]) {
+        let len = bytes.len();
+        let first_bad = (1..=len).find(|end| !is_prefix_of_valid(&bytes[..*end]));
+        let valid = str::from_utf8(bytes).is_ok();
+        for cut in 0..=len {
+            let expected = match first_bad {
+                Some(bad) if bad <= cut => Err(cut),
+                Some(_) => Err(len),
+                None => Ok(valid),
+            };
+            assert_eq!(push_cut(bytes, &[cut]), expected, "{bytes:02x?} cut at {cut}");
+        }
+        let everywhere: Vec<usize> = (0..len).collect();
+        assert_eq!(push_cut(bytes, &everywhere), first_bad.map_or(Ok(valid), Err), "{bytes:02x?}");
+    }
+
+    #[test]
+    fn characters_of_every_length_may_be_cut_anywhere() {
+        assert_agrees("".as_bytes());
+        assert_agrees("a\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}z".as_bytes());
+        let long = "\u{20ac}\u{1f600}x\u{e9}".repeat(20);
+        assert_agrees(long.as_bytes());
+    }
+
+    #[test]
+    fn every_lead_and_second_byte_is_judged_when_it_arrives() {
+        for lead in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                assert_agrees(&[lead, second]);
+                assert_agrees(&[b'x', lead, second, 0x80]);
+                assert_agrees(&[lead, second, 0x80, 0xbf]);
+                assert_agrees(&[lead, second, 0x80, 0x41]);
+            }
+        }
+    }
+
+    #[test]
+    fn surrogates_long_forms_and_values_beyond_unicode_are_refused_at_the_byte_that_tells() {
+        // Autobahn 6.4: the text is wrong from the byte on that no valid text has there.
+        let wrong: [(&[u8], usize); 6] = [
+            (b"\xce\xba\xf4\x90\x80\x80", 4),
+            (b"\xed\xa0\x80", 2),
+            (b"\xc0\xaf", 1),
+            (b"\xe0\x80\xaf", 2),
+            (b"\xf5", 1),
+            (b"ok\x80", 3),
+        ];
+        for (bytes, at) in wrong {
+            let everywhere: Vec<usize> = (0..bytes.len()).collect();
+            assert_eq!(push_cut(bytes, &everywhere), Err(at), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_ends_inside_a_character_is_refused_by_finish_alone() {
+        for bytes in [&b"\xc3"[..], b"x\xe2\x82", b"\xf0\x9f\x98"] {
+            assert_eq!(push_cut(bytes, &[]), Ok(false), "{bytes:02x?}");
+        }
+    }
 }

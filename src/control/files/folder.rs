@@ -30,7 +30,8 @@ pub(super) struct Folder(Arc<Path>);
 
 impl Folder {
     pub(super) fn new(path: PathBuf) -> io::Result<Self> {
-        enter(&path)?;
+        // Not only the folder: a sandbox that forbids openat2 is told of at start, too.
+        open_beneath(&path, Path::new("."), OFlags::PATH)?;
         Ok(Self(path.into()))
     }
 }
@@ -69,7 +70,10 @@ fn plain(errno: Errno) -> io::Error {
 
 /// Runs file system calls on tokio's blocking pool: a slow disk must not hold up a shard.
 fn later<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Later<T> {
-    Box::pin(async move { spawn_blocking(work).await.map_err(io::Error::other)? })
+    Box::pin(async move {
+        let done = spawn_blocking(work).await.map_err(io::Error::other)?;
+        done.inspect_err(|error| tracing::debug!(%error, "a file could not be opened"))
+    })
 }
 
 impl Backend for Folder {
