@@ -57,6 +57,16 @@ impl Bystander {
         heard
     }
 
+    /// Waits until it has heard that `user` left.
+    ///
+    /// # Panics
+    /// If anybody said anything meanwhile, or as [`Bystander::heard`].
+    #[track_caller]
+    pub fn expect_only_left(&mut self, user: &str) {
+        let heard = self.heard_until_left(user);
+        assert!(heard.is_empty(), "was said: {heard:?}");
+    }
+
     #[track_caller]
     fn heard_until(&mut self, content: &Value) -> Vec<Value> {
         let mut heard = self.client.recv_until(|message| message["content"] == *content);
