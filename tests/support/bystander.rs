@@ -41,7 +41,16 @@ impl Bystander {
         self.said += 1;
         let said = json!(format!("undisturbed {}", self.said));
         self.client.send_json(&json!({ "content": said }));
-        self.heard_until(&said)
+        self.hear(&said)
+    }
+
+    /// Waits until it has heard this; gives what came before it, as [`Bystander::heard`].
+    ///
+    /// # Panics
+    /// If that is not what comes.
+    #[track_caller]
+    pub fn heard_until(&mut self, content: impl Into<Value>) -> Vec<Value> {
+        self.hear(&content.into())
     }
 
     /// Waits until it has heard that `user` left, and then as [`Bystander::heard`]. Gives what
@@ -51,7 +60,7 @@ impl Bystander {
     /// If something else than messages and announcements comes.
     #[track_caller]
     pub fn heard_until_left(&mut self, user: &str) -> Vec<Value> {
-        let mut heard = self.heard_until(&json!(format!("{user} has left the room")));
+        let mut heard = self.heard_until(format!("{user} has left the room"));
         heard.append(&mut self.heard());
         heard.retain(|message| message["sender"] != "system");
         heard
@@ -68,7 +77,7 @@ impl Bystander {
     }
 
     #[track_caller]
-    fn heard_until(&mut self, content: &Value) -> Vec<Value> {
+    fn hear(&mut self, content: &Value) -> Vec<Value> {
         let mut heard = self.client.recv_until(|message| message["content"] == *content);
         for message in &heard {
             match message["offset"].as_u64() {
