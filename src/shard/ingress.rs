@@ -285,6 +285,10 @@ impl State {
                 None
             }
             Event::Ping(payload) => {
+                // Echoes of this very input go first, as they came.
+                if !echoes.is_empty() {
+                    self.push_own(id, std::mem::take(echoes));
+                }
                 let mut pong = Vec::with_capacity(payload.len() + 2);
                 put_frame(&mut pong, Opcode::Pong, payload);
                 self.push_pong(id, pong);
@@ -302,7 +306,6 @@ impl State {
                         empty
                     }
                 };
-                // Echoes of this very input go first.
                 if !echoes.is_empty() {
                     self.push_own(id, std::mem::take(echoes));
                 }
