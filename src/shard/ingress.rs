@@ -393,7 +393,13 @@ impl State {
     fn push_pong(&mut self, id: ConnId, pong: Vec<u8>) {
         let Some(conn) = self.conns.get(id) else { return };
         let batch = crate::payload::Batch { bytes: pong, frames: Vec::new() };
-        conn.egress().push_pong(crate::payload::Payload::own(batch).whole());
+        let pong = crate::payload::Payload::own(batch).whole();
+        if conn.flags.has(Flags::BLOCKED) {
+            conn.egress().push_pong(pong);
+        } else {
+            // A reader that keeps up gets a pong a ping; what one receive brings bounds them.
+            conn.egress().push(pong);
+        }
         self.mark_dirty(id);
     }
 }
