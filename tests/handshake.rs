@@ -60,8 +60,10 @@ fn names_of_headers_have_no_case_and_values_may_be_lists() {
     let server = Server::start(&[]);
     for headers in [
         "host: a\r\nUPGRADE: websocket\r\nconnection: upgrade\r\n",
-        "Host: a:80\r\nUpgrade: h2c, websocket\r\nConnection: keep-alive\r\nConnection: UPGRADE\r\n",
-        "Host: [::1]:8000\r\nUpgrade: websocket\r\nConnection: ,, Upgrade ,\r\nContent-Length: 0\r\n",
+        "Host: a:80\r\nUpgrade: h2c, websocket\r\nConnection: keep-alive\r\n\
+         Connection: UPGRADE\r\n",
+        "Host: [::1]:8000\r\nUpgrade: websocket\r\nConnection: ,, Upgrade ,\r\n\
+         Content-Length: 0\r\n",
         "Host:\r\nUpgrade:\twebsocket \r\nConnection:Upgrade\r\n",
     ] {
         let request = format!(
