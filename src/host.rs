@@ -12,7 +12,7 @@
 //! 3. The runtime's own tasks get the core after every turn that did work, else plain HTTP starves
 //!    behind a busy shard.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 
 use crate::control::public::{Accepted, Site, Upgrades, serve};
 use crate::http::{Protocol, Refusal, RefusalKind, Route, Upgrade};
-use crate::shard::shared::Shared;
+use crate::shard::shared::{Neighbour, Order, Shared};
 use crate::shard::tick::Next;
 use crate::shard::{Handoff, Shard};
 use crate::time::Now;
@@ -71,6 +71,8 @@ struct Lobby {
     /// Upgrades that hyper is about to answer, by token.
     pending: RefCell<Vec<Option<Upgrade>>>,
     notify: Notify,
+    /// Plain HTTP connections of this shard.
+    guests: Cell<usize>,
 }
 
 /// What the host needs beside the shard.
@@ -92,8 +94,8 @@ pub struct Host {
 /// Where the eventfd cannot be watched.
 pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()> {
     let lobby = Rc::new(Lobby::default());
-    let doorman =
-        Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id: shard.state.id() };
+    let id = shard.state.id();
+    let doorman = Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id };
     let site = Rc::new(host.site.with_upgrades(Rc::new(doorman)));
     shard.io.register_eventfd(host.eventfd.as_fd())?;
     let eventfd = watch(host.eventfd)?;
@@ -109,14 +111,14 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
             shard.state.note_busy(percent);
         }
         for handoff in std::mem::take(&mut shard.state.handoffs) {
-            welcome(handoff, site.clone(), host.shared.clone());
+            welcome(handoff, site.clone(), lobby.clone(), host.shared.clone());
         }
         if shard.state.is_draining() {
             shard.io.close_listeners();
         }
         match next {
             Next::Turn => tokio::task::yield_now().await,
-            Next::End => return Ok(()),
+            Next::End => return see_off(&lobby, &eventfd, host.shared.neighbour(id)).await,
             Next::Sleep(until) => sleep(&mut shard, &eventfd, &lobby, host.clock, until).await?,
         }
     }
@@ -161,12 +163,33 @@ async fn sleep(
 }
 
 /// Serves a plain HTTP connection as a task on this core.
-fn welcome(handoff: Handoff, site: Rc<Site>, shared: Arc<Shared>) {
+fn welcome(handoff: Handoff, site: Rc<Site>, lobby: Rc<Lobby>, shared: Arc<Shared>) {
     let stream = std::net::TcpStream::from(handoff.fd);
+    lobby.guests.set(lobby.guests.get() + 1);
     tokio_uring::spawn(async move {
         serve(stream, handoff.bytes, site).await;
         shared.http_connections.fetch_sub(1, Ordering::Relaxed);
+        lobby.guests.set(lobby.guests.get() - 1);
+        lobby.notify.notify_one();
     });
+}
+
+/// The shard is done: its plain HTTP finishes what is under way, unless the main thread cuts.
+async fn see_off(
+    lobby: &Lobby,
+    eventfd: &AsyncFd<OwnedFd>,
+    neighbour: &Neighbour,
+) -> std::io::Result<()> {
+    while lobby.guests.get() > 0 {
+        if matches!(neighbour.orders.pop(), Some(Order::Cut)) {
+            break;
+        }
+        tokio::select! {
+            () = lobby.notify.notified() => {}
+            ready = eventfd.readable() => ready?.clear_ready(),
+        }
+    }
+    Ok(())
 }
 
 /// Answers upgrades on connections that have carried plain requests (a proxy keeps them alive).

@@ -58,7 +58,7 @@ pub enum Kind {
 
 /// One bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u16);
+pub struct Flags(u32);
 
 impl Flags {
     /// Readability is polled.
@@ -93,6 +93,8 @@ impl Flags {
     pub const ANSWERED: Self = Self(1 << 14);
     /// Holds bytes that count against the process's queue budget.
     pub const HOLDING: Self = Self(1 << 15);
+    /// The peer's FIN was received.
+    pub const ENDED: Self = Self(1 << 16);
 
     /// Whether any of the bits is set.
     #[must_use]

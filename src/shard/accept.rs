@@ -12,6 +12,7 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::conn::disconnect::Disconnect;
 use crate::conn::snapshot::Snapshot;
@@ -28,6 +29,9 @@ use crate::room::JoinRefused;
 use crate::shard::shared::take_one;
 use crate::shard::{Handoff, Placement, Shard, State};
 use crate::ws::handshake::accept_response;
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl<I: Io> Shard<I> {
     /// Begins to accept connections.
@@ -93,8 +97,9 @@ impl<I: Io> Shard<I> {
         }
         let full = matches!(error, Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::NOBUFS);
         if full {
-            // Accepting again at once would spin: the next close begins again.
+            // Accepting again at once would spin.
             state.accepting = false;
+            state.accept_after = state.now.after(ACCEPT_PAUSE);
             state.count(Counter::accept_paused);
         } else {
             self.io.accept();
@@ -108,7 +113,7 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn resume_accepting(&mut self) {
         let state = &mut self.state;
-        if state.accepting || state.drain.is_some() {
+        if state.accepting || state.drain.is_some() || state.now < state.accept_after {
             return;
         }
         let free = state.table_slots.saturating_sub(state.conns.len());

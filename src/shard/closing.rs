@@ -33,7 +33,7 @@ impl State {
                 egress.take_missed();
             }
         }
-        let upgraded = conn.phase == Phase::Open;
+        let upgraded = conn.phase == Phase::Open || conn.flags.has(Flags::ANSWERED);
         if let (Some(code), true) = (reason.row().code, upgraded) {
             self.push_own(id, close_frame(code, text));
         }

@@ -114,7 +114,8 @@ impl<I: Io> Shard<I> {
         // The kernel hands a SHUTDOWN to a worker thread. Where the peer's close frame was its last
         // word and nothing of it is unread, the close itself is the FIN.
         let unread = Flags::READY.with(Flags::AGAIN).with(Flags::RECEIVING);
-        if conn.phase == Phase::Closing(Disconnect::PeerClosed) && !conn.flags.has(unread) {
+        let last_word = conn.phase == Phase::Closing(Disconnect::PeerClosed);
+        if conn.flags.has(Flags::ENDED) || (last_word && !conn.flags.has(unread)) {
             return self.vacate(id, Disconnect::PeerClosed, CloseHow::Orderly);
         }
         conn.flags.set(Flags::FINISHED);

@@ -64,11 +64,21 @@ impl<I: Io> Shard<I> {
         }
         let Some(phase) = phase else { return };
         if input.len == 0 {
-            return self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
+            return self.peer_ended(id);
         }
         if matches!(phase, Phase::Open | Phase::Closing(_)) {
             self.receive_on(id, input.more || input.len == BUFFER_BYTES);
         }
+    }
+
+    /// The peer's FIN. It may still read what waits for it, for as long as a closing peer may.
+    fn peer_ended(&mut self, id: ConnId) {
+        let Some(conn) = self.state.conns.get(id) else { return };
+        conn.flags.set(Flags::ENDED);
+        if conn.egress.is_none() {
+            return self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
+        }
+        self.state.begin_closing(id, Disconnect::PeerGone);
     }
 
     fn take_in(&mut self, id: ConnId, phase: Phase, buffer: crate::io::BufferId, len: usize) {

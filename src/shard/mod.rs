@@ -124,6 +124,9 @@ pub struct State {
     pub handoffs: Vec<Handoff>,
     pub(crate) drain: Option<Drain>,
     pub(crate) accepting: bool,
+    /// Accepting has failed for want of descriptors or memory: not tried again before this.
+    pub(crate) accept_after: Now,
+    pub(crate) buffers: usize,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
     pub(crate) recent_completions: usize,
@@ -161,6 +164,8 @@ impl<I: Io> Shard<I> {
             handoffs: Vec::new(),
             drain: None,
             accepting: false,
+            accept_after: Now::default(),
+            buffers: io.buffers_free(),
             saturation: Saturation::default(),
             sends: 0,
             recent_completions: 0,

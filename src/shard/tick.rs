@@ -102,6 +102,8 @@ impl<I: Io> Shard<I> {
         }
         state.counters.add(Counter::sends, state.sends as u64);
         state.counters.set(Counter::connections, state.conns.len() as u64);
+        let lent = state.buffers.saturating_sub(self.io.buffers_free());
+        state.counters.set(Counter::buffers_lent, lent as u64);
         let free = state.table_slots.saturating_sub(state.conns.len());
         let neighbour = state.shared.neighbour(state.id);
         neighbour.free_slots.store(free, Ordering::Relaxed);
@@ -135,7 +137,8 @@ impl<I: Io> Shard<I> {
         let drain = state.drain.as_ref().and_then(|drain| drain.next_due());
         let waits = !state.paused.is_empty() || state.mesh.waiting() > 0 || state.holds_mail();
         let retry = waits.then(|| state.now.after(MAIL_RETRY));
-        for due in [summary, drain, retry].into_iter().flatten() {
+        let accept = (state.accept_after > state.now).then_some(state.accept_after);
+        for due in [summary, drain, retry, accept].into_iter().flatten() {
             until = Some(until.map_or(due, |until| until.min(due)));
         }
         Next::Sleep(until)
