@@ -64,23 +64,27 @@ impl Egress {
     /// frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send a Pong frame
     /// for only the most recently processed Ping frame."
     pub fn push_pong(&mut self, pong: Segment) {
-        let waits = |queued: &Segment| {
-            is_own(queued) && queued.start == 0 && queued.bytes().first() == Some(&PONG)
-        };
-        if let Some(at) = self.queue.iter().position(waits)
-            && let Some(old) = self.queue.remove(at)
-        {
-            self.bytes -= old.len();
-        }
         self.push(pong);
+        self.keep_newest_pong();
     }
 
-    /// Puts back what a send left.
+    fn keep_newest_pong(&mut self) {
+        let waiting = self.queue.iter().filter(|queued| is_waiting_pong(queued)).count();
+        for _ in 1..waiting {
+            let Some(at) = self.queue.iter().position(is_waiting_pong) else { return };
+            if let Some(old) = self.queue.remove(at) {
+                self.bytes -= old.len();
+            }
+        }
+    }
+
+    /// Puts back what a send left: the reader does not keep up, so only the newest pong stays.
     pub fn restore(&mut self, rest: Vec<Segment>) {
         for segment in rest.into_iter().rev() {
             self.bytes += segment.len();
             self.queue.push_front(segment);
         }
+        self.keep_newest_pong();
     }
 
     /// Takes what the next send carries.
@@ -167,6 +171,11 @@ impl Egress {
         }
         true
     }
+}
+
+/// A pong that has not begun.
+fn is_waiting_pong(queued: &Segment) -> bool {
+    is_own(queued) && queued.start == 0 && queued.bytes().first() == Some(&PONG)
 }
 
 /// Made for this connection alone.

@@ -285,6 +285,10 @@ impl State {
                 None
             }
             Event::Ping(payload) => {
+                // Echoes of this very input go first, as they came.
+                if !echoes.is_empty() {
+                    self.push_own(id, std::mem::take(echoes));
+                }
                 let mut pong = Vec::with_capacity(payload.len() + 2);
                 put_frame(&mut pong, Opcode::Pong, payload);
                 self.push_pong(id, pong);
@@ -302,7 +306,6 @@ impl State {
                         empty
                     }
                 };
-                // Echoes of this very input go first.
                 if !echoes.is_empty() {
                     self.push_own(id, std::mem::take(echoes));
                 }
@@ -390,7 +393,13 @@ impl State {
     fn push_pong(&mut self, id: ConnId, pong: Vec<u8>) {
         let Some(conn) = self.conns.get(id) else { return };
         let batch = crate::payload::Batch { bytes: pong, frames: Vec::new() };
-        conn.egress().push_pong(crate::payload::Payload::own(batch).whole());
+        let pong = crate::payload::Payload::own(batch).whole();
+        if conn.flags.has(Flags::BLOCKED) {
+            conn.egress().push_pong(pong);
+        } else {
+            // A reader that keeps up gets a pong a ping; what one receive brings bounds them.
+            conn.egress().push(pong);
+        }
         self.mark_dirty(id);
     }
 }

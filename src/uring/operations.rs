@@ -62,7 +62,7 @@ impl Io for UringIo {
 
     fn stop_accepting(&mut self) {
         for listener in 0..self.ledger.acceptings.len() {
-            if let Some(tag) = self.ledger.acceptings.armed(listener) {
+            if let Some(tag) = self.ledger.acceptings.stop(listener) {
                 self.push_cancel(tag);
             }
         }

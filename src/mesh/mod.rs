@@ -13,8 +13,10 @@
 //!   that cannot take it yet leaves it there. What a home answers, and `Done`, goes down and is
 //!   always taken: so a home that waits for a `Done` never waits for ever.
 
+pub mod bell;
+
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::queue::ArrayQueue;
@@ -27,6 +29,12 @@ use crate::room::epoch::Epoch;
 use crate::room::hall::HallId;
 use crate::room::users::UserId;
 use crate::ws::frame::Opcode;
+use bell::Bell;
+
+/// What the bell is made of; `tests/loom_bell.rs` puts a model checker's in their place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
 
 /// What one shard has to tell another.
 #[derive(Debug)]
@@ -147,36 +155,6 @@ pub struct Mesh {
     bells: Box<[CachePadded<Bell>]>,
     lane_messages: usize,
     lane_bytes: usize,
-}
-
-/// Tells whether a shard sleeps.
-///
-/// The sleeper says so, then looks into its mailbox once more; a sender makes its mail visible,
-/// then looks whether the receiver sleeps. With a sequentially consistent fence between the two
-/// steps on both sides, at least one of them sees the other.
-#[derive(Debug, Default)]
-pub struct Bell {
-    sleeping: AtomicBool,
-}
-
-impl Bell {
-    /// The shard is about to sleep; it must look for mail after this and before it does.
-    pub fn fall_asleep(&self) {
-        self.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-    }
-
-    /// The shard is awake.
-    pub fn wake_up(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the shard has to be rung, now that its mail is visible. True once a sleep.
-    #[must_use]
-    pub fn must_ring(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed)
-    }
 }
 
 impl Mesh {
