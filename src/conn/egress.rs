@@ -78,7 +78,8 @@ impl Egress {
         }
     }
 
-    /// Puts back what a send left: the reader does not keep up, so only the newest pong stays.
+    /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only the
+    /// newest stays.
     pub fn restore(&mut self, rest: Vec<Segment>) {
         for segment in rest.into_iter().rev() {
             self.bytes += segment.len();
@@ -173,9 +174,11 @@ impl Egress {
     }
 }
 
-/// A pong that has not begun.
+/// A pong alone that has not begun. What answered one input together, echoes among it, is none.
 fn is_waiting_pong(queued: &Segment) -> bool {
-    is_own(queued) && queued.start == 0 && queued.bytes().first() == Some(&PONG)
+    let bytes = queued.bytes();
+    let is_pong = |[first, len]: [u8; 2]| first == PONG && bytes.len() == 2 + usize::from(len);
+    is_own(queued) && queued.start == 0 && bytes.first_chunk().copied().is_some_and(is_pong)
 }
 
 /// Made for this connection alone.
@@ -236,12 +239,13 @@ mod tests {
     #[test]
     fn only_the_newest_pong_waits_and_a_begun_one_is_finished() {
         let mut egress = Egress::default();
-        egress.push(own(b"abc"));
+        let together = [PONG, 0, PONG, 0];
+        egress.push(own(&together));
         for n in 0..100 {
             egress.push_pong(own(&[PONG, 1, n]));
         }
-        assert_eq!(egress.bytes(), 6);
-        let rest = egress.take().unwrap().rest(4);
+        assert_eq!(egress.bytes(), 7);
+        let rest = egress.take().unwrap().rest(5);
         egress.restore(rest);
         egress.push_pong(own(&[PONG, 1, 100]));
         assert_eq!(drain(&mut egress), [1, 99, PONG, 1, 100]);

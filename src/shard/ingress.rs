@@ -16,6 +16,7 @@ use crate::id::{ConnId, ConnKey, Mode};
 use crate::io::{CloseHow, Errno, Input, Io};
 use crate::limits::{BUFFER_BYTES, STRIKES_MAX};
 use crate::mesh::Mail;
+use crate::payload::{Batch, Payload};
 use crate::protocol::{self, Fault, event};
 use crate::room::hall::Role;
 use crate::shard::{Shard, State};
@@ -229,7 +230,7 @@ impl State {
             _ => self.limits.message_bytes,
         };
         let mut assembler = std::mem::take(&mut conn.assembler);
-        let mut echoes = Vec::new();
+        let mut replies = Vec::new();
         let mut at = 0;
         let ended = loop {
             if at == bytes.len() {
@@ -244,7 +245,7 @@ impl State {
             };
             at += step.consumed;
             let Some(event) = step.event else { continue };
-            if let Some(ended) = self.handle_event(id, kind, event, &mut echoes) {
+            if let Some(ended) = self.handle_event(id, kind, event, &mut replies) {
                 break ended;
             }
         };
@@ -252,8 +253,8 @@ impl State {
         if let Some(conn) = self.conns.get(id) {
             conn.assembler = assembler;
         }
-        if !echoes.is_empty() {
-            self.push_own(id, echoes);
+        if !replies.is_empty() {
+            self.push_own(id, replies);
         }
         match ended {
             Ended::Whole => None,
@@ -274,7 +275,7 @@ impl State {
         id: ConnId,
         kind: Kind,
         event: Event<'_>,
-        echoes: &mut Vec<u8>,
+        replies: &mut Vec<u8>,
     ) -> Option<Ended> {
         match event {
             Event::Message { kind: content, bytes } => {
@@ -285,7 +286,7 @@ impl State {
                     crate::ws::Kind::Binary => Opcode::Binary,
                 };
                 match kind {
-                    Kind::Echo => put_frame(echoes, opcode, bytes),
+                    Kind::Echo => put_frame(replies, opcode, bytes),
                     Kind::Room(Mode::Raw) => self.say(id, opcode, bytes),
                     _ if opcode == Opcode::Binary => {
                         return Some(Ended::Over(Disconnect::BinaryInJson));
@@ -294,14 +295,14 @@ impl State {
                 }
                 None
             }
+            Event::Ping(payload) if self.is_blocked(id) => {
+                self.push_pong(id, payload);
+                None
+            }
+            // A reader that keeps up gets a pong a ping, in one piece with all that answers this
+            // input: a piece each would be queued faster than a turn sends them.
             Event::Ping(payload) => {
-                // Echoes of this very input go first, as they came.
-                if !echoes.is_empty() {
-                    self.push_own(id, std::mem::take(echoes));
-                }
-                let mut pong = Vec::with_capacity(payload.len() + 2);
-                put_frame(&mut pong, Opcode::Pong, payload);
-                self.push_pong(id, pong);
+                put_frame(replies, Opcode::Pong, payload);
                 None
             }
             Event::Pong(_) => None,
@@ -316,8 +317,8 @@ impl State {
                         empty
                     }
                 };
-                if !echoes.is_empty() {
-                    self.push_own(id, std::mem::take(echoes));
+                if !replies.is_empty() {
+                    self.push_own(id, std::mem::take(replies));
                 }
                 self.push_own(id, frame);
                 Some(Ended::Closed)
@@ -400,16 +401,15 @@ impl State {
         (before > self.limits.queue_bytes).then_some(Ended::Over(Disconnect::SlowConsumer))
     }
 
-    fn push_pong(&mut self, id: ConnId, pong: Vec<u8>) {
+    fn is_blocked(&mut self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::BLOCKED))
+    }
+
+    fn push_pong(&mut self, id: ConnId, payload: &[u8]) {
         let Some(conn) = self.conns.get(id) else { return };
-        let batch = crate::payload::Batch { bytes: pong, frames: Vec::new() };
-        let pong = crate::payload::Payload::own(batch).whole();
-        if conn.flags.has(Flags::BLOCKED) {
-            conn.egress().push_pong(pong);
-        } else {
-            // A reader that keeps up gets a pong a ping; what one receive brings bounds them.
-            conn.egress().push(pong);
-        }
+        let mut pong = Batch::default();
+        put_frame(&mut pong.bytes, Opcode::Pong, payload);
+        conn.egress().push_pong(Payload::own(pong).whole());
         self.mark_dirty(id);
     }
 }
