@@ -69,7 +69,10 @@ pub fn at_rest(sim: &mut Sim) {
     assert_eq!(total(sim, Counter::members), members, "members by seat");
     let connections = sim.host.shared.connections.load(Ordering::Relaxed);
     assert_eq!(connections, admitted, "connections that count against the limit");
+    let world = sim.world.borrow();
     for client in &sim.clients {
+        let in_backlog = world.rings.iter().any(|ring| ring.backlog.iter().any(|s| client.socket == Some(*s)));
+        assert!(in_backlog || !client.waits(), "client {} waits in vain", client.id);
         if client.is_alive() {
             assert!(client.log.faults.is_empty(), "client {}: errors never told", client.id);
             assert_eq!(client.log.pongs, client.log.pings.len(), "client {}: pongs", client.id);

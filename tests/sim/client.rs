@@ -83,6 +83,13 @@ impl Client {
         self.log.is_open && reads && !over && !leaves && !misbehaved
     }
 
+    /// Whether it is owed something: it reads, and waits for an answer or for room to write.
+    pub fn waits(&self) -> bool {
+        let reads = !self.vanished && self.stalled_until < u64::MAX;
+        let answered = self.log.status.is_some() || self.script.role == Role::Mute;
+        self.socket.is_some() && reads && !(self.is_through() && (answered || self.log.ending.is_some()))
+    }
+
     /// When it does something by itself next.
     pub fn wakes_at(&self) -> Option<u64> {
         if self.log.ending.is_some() || self.vanished {
@@ -158,11 +165,14 @@ impl Client {
     }
 
     fn next_act(&mut self, world: &mut World, socket: SocketId) {
-        if let Some(frame) = self.urgent.pop_front().filter(|_| self.at_boundary) {
-            self.outbox.extend(frame);
-            return;
+        if self.at_boundary && !self.fin_sent {
+            if let Some(frame) = self.urgent.pop_front() {
+                self.outbox.extend(frame);
+                return;
+            }
         }
         let Some(act) = self.script.acts.pop_front() else { return };
+        world.note(|| format!("client {} does {}", self.id, act.brief()));
         let now = world.now;
         match act {
             Act::Write { bytes, whole, meaning } => {

@@ -162,12 +162,14 @@ impl Host {
         }
         mesh.bell(id).wake_up();
         seat.kicked = false;
+        self.world.borrow().note(|| format!("{index}: turn"));
         let before = (seat.shard.io.reaped, seat.shard.io.queued);
         let had_mail = mesh.has_mail(id);
         let next = seat.shard.turn(now);
         self.turns += 1;
         let idle = before == (seat.shard.io.reaped, seat.shard.io.queued) && !had_mail;
         seat.ended = next == Next::End;
+        self.world.borrow().note(|| format!("{index}: {next:?}"));
         match next {
             Next::Turn => seat.state = State::Awake,
             Next::Sleep(until) => {

@@ -114,7 +114,7 @@ impl Sim {
                     self.host.shard(shard).state.note_busy(busy);
                 }
             }
-            if !self.step() && !self.jump(u64::MAX) {
+            if !self.step() && !self.jump(SOON) {
                 return;
             }
         }
@@ -172,15 +172,15 @@ impl Sim {
         world.note(|| format!("{wait} ms pass"));
     }
 
-    /// Goes on to the next moment at which somebody does something, if that is within `horizon`.
+    /// Goes on to the next moment at which a client does something, or a shard within `horizon`.
     fn jump(&mut self, horizon: u64) -> bool {
         let now = self.now();
         if self.world.borrow().is_travelling() {
             return true;
         }
-        let clients = self.clients.iter().filter_map(Client::wakes_at);
-        let next = clients.filter(|at| *at > now).chain(self.host.next_due()).min();
-        let Some(next) = next.filter(|next| next - now <= horizon) else { return false };
+        let clients = self.clients.iter().filter_map(Client::wakes_at).filter(|at| *at > now);
+        let due = self.host.next_due().filter(|due| due - now <= horizon);
+        let Some(next) = clients.chain(due).min() else { return false };
         self.pass(next - now);
         true
     }

@@ -65,6 +65,20 @@ pub enum Act {
     Vanish,
 }
 
+impl Act {
+    /// For the trace.
+    pub fn brief(&self) -> String {
+        let Self::Write { bytes, whole, meaning } = self else { return format!("{self:?}") };
+        let meaning = match meaning {
+            Meaning::Say { content, .. } => {
+                format!("Say {}", String::from_utf8_lossy(&content[..content.len().min(40)]))
+            }
+            other => format!("{other:?}"),
+        };
+        format!("Write {} bytes, whole: {whole}, {meaning}", bytes.len())
+    }
+}
+
 /// A client before it begins.
 #[derive(Clone, Debug)]
 pub struct Script {

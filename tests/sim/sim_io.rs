@@ -19,6 +19,7 @@ use ringhall::io::{
     BufferId, CloseHow, Completion, Io, Parcel, Patience, Segments, Wait,
 };
 use ringhall::limits::{SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
+use ringhall::payload::Segment;
 
 use crate::kernel::{Plant, World};
 
@@ -39,6 +40,20 @@ enum Op {
     Doorbell(ShardId),
     Detach(ConnId),
     Adopt(OwnedFd, Box<Parcel>),
+}
+
+impl Op {
+    fn brief(&self) -> String {
+        match self {
+            Self::Send(conn, segments) => {
+                let bytes: usize = segments.as_slice().iter().map(Segment::len).sum();
+                format!("a send of {bytes} bytes to {conn:?}")
+            }
+            Self::Depart(conn, to, _) => format!("the departure of {conn:?} to {to:?}"),
+            Self::Adopt(..) => "an adoption".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
 }
 
 /// What the shard may do with a slot.
@@ -121,6 +136,7 @@ impl SimIo {
 
     fn push(&mut self, op: Op) {
         self.queued += 1;
+        self.world.borrow().note(|| format!("{}: queues {}", self.me, op.brief()));
         let is_full = {
             let mut world = self.world.borrow_mut();
             let percent = world.chaos.early_submits;
@@ -232,6 +248,7 @@ impl SimIo {
     /// Takes note of what the shard gets to know.
     fn witness(&mut self, completion: &Completion) {
         self.reaped += 1;
+        self.world.borrow().note(|| format!("{}: reaps {}", self.me, brief(completion)));
         match completion {
             Completion::Accepted { slot } | Completion::Arrived { slot, .. } => {
                 let before = self.views.insert(*slot, View::default());
@@ -379,5 +396,17 @@ impl Io for SimIo {
         let completion = self.fell.pop_front().or_else(|| self.done.pop_front())?;
         self.witness(&completion);
         Some(completion)
+    }
+}
+
+fn brief(completion: &Completion) -> String {
+    match completion {
+        Completion::Fell { conn, rest, error } => {
+            let bytes: usize = rest.iter().map(Segment::len).sum();
+            format!("{conn:?} fell short, {bytes} bytes are left, {error:?}")
+        }
+        Completion::Arrived { slot, .. } => format!("an arrival in slot {slot}"),
+        Completion::Stayed { conn, error, .. } => format!("{conn:?} stayed, {error:?}"),
+        other => format!("{other:?}"),
     }
 }
