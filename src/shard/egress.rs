@@ -76,6 +76,8 @@ impl<I: Io> Shard<I> {
             let Some(conn) = self.state.conns.get(id) else { continue };
             conn.flags.clear(Flags::DIRTY);
             if conn.flags.has(Flags::BLOCKED) {
+                // What was queued behind the backlog weighs, too.
+                self.state.weigh(id);
                 continue;
             }
             self.state.notify_lag(id);
