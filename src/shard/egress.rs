@@ -144,6 +144,10 @@ impl<I: Io> Shard<I> {
         let state = &mut self.state;
         let Some(conn) = state.conns.get(id) else { return };
         conn.flags.clear(Flags::BLOCKED);
+        if conn.kind == Kind::Echo {
+            // It is not read from while it does not read: this is its sign of life.
+            conn.heard = state.wheel.tick_at(state.now);
+        }
         state.mark_dirty(id);
         let Some(conn) = state.conns.get(id) else { return };
         if conn.kind == Kind::Echo && conn.flags.has(Flags::PAUSED) {
