@@ -91,16 +91,16 @@ impl Client {
     }
 
     /// When it does something by itself next.
-    pub fn wakes_at(&self) -> Option<u64> {
+    pub fn wakes_at(&self, now: u64) -> Option<u64> {
         if self.log.ending.is_some() || self.vanished {
             return None;
         }
         if self.socket.is_none() {
-            return Some(self.script.starts_at);
+            return Some(self.script.starts_at).filter(|at| *at > now);
         }
         let stalled = Some(self.stalled_until).filter(|until| *until < u64::MAX);
         let idle = (!self.script.acts.is_empty()).then_some(self.idle_until);
-        [stalled, idle].into_iter().flatten().filter(|at| *at > 0).min()
+        [stalled, idle].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     fn wants_to_read(&self, world: &World, socket: SocketId) -> bool {

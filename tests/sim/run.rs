@@ -178,7 +178,7 @@ impl Sim {
         if self.world.borrow().is_travelling() {
             return true;
         }
-        let clients = self.clients.iter().filter_map(Client::wakes_at).filter(|at| *at > now);
+        let clients = self.clients.iter().filter_map(|client| client.wakes_at(now));
         let due = self.host.next_due().filter(|due| due - now <= horizon);
         let Some(next) = clients.chain(due).min() else { return false };
         self.pass(next - now);
