@@ -4,11 +4,14 @@
 //! Out:   figures and PASS or FAIL lines; 0 where all passed, 1 where not, 2 for bad usage.
 //! Never: talks to anything but 127.0.0.0/8.
 
+mod bigroom;
 mod idle;
 mod link;
 mod memory;
 mod report;
 mod server;
+mod sleeper;
+mod stream;
 mod wire;
 
 use std::path::PathBuf;
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     };
     let run = match bench.as_str() {
         "idle" => idle::run,
+        "bigroom" => bigroom::run,
         _ => {
             eprintln!("usage: {USAGE}");
             return ExitCode::from(2);
