@@ -5,6 +5,7 @@
 //! Never: talks to anything but 127.0.0.0/8.
 
 mod bigroom;
+mod echo;
 mod idle;
 mod link;
 mod memory;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         }
     };
     let run = match bench.as_str() {
+        "echo" => echo::run,
         "idle" => idle::run,
         "bigroom" => bigroom::run,
         _ => {
