@@ -387,6 +387,8 @@ impl State {
             conn.phase = Phase::Joining;
             conn.cold().upgrade = Some(upgrade);
         }
+        // Frames that came with the request wait for the answer, and weigh.
+        self.weigh(id);
         self.mesh.post(home, Mail::Join { key, user, who: id, hall });
     }
 

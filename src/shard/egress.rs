@@ -76,6 +76,8 @@ impl<I: Io> Shard<I> {
             let Some(conn) = self.state.conns.get(id) else { continue };
             conn.flags.clear(Flags::DIRTY);
             if conn.flags.has(Flags::BLOCKED) {
+                // What was queued behind the backlog weighs, too.
+                self.state.weigh(id);
                 continue;
             }
             self.state.notify_lag(id);
@@ -143,6 +145,10 @@ impl<I: Io> Shard<I> {
         let state = &mut self.state;
         let Some(conn) = state.conns.get(id) else { return };
         conn.flags.clear(Flags::BLOCKED);
+        if conn.kind == Kind::Echo {
+            // It is not read from while it does not read: this is its sign of life.
+            conn.heard = state.wheel.tick_at(state.now);
+        }
         state.mark_dirty(id);
         let Some(conn) = state.conns.get(id) else { return };
         if conn.kind == Kind::Echo && conn.flags.has(Flags::PAUSED) {

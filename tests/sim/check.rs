@@ -1,0 +1,135 @@
+//! What has to hold of the server itself: after each turn, at rest, at the end.
+//!
+//! In:    the simulation.
+//! Out:   nothing, or a panic.
+//! Never: changes anything.
+
+use std::sync::atomic::Ordering;
+
+use ringhall::conn::disconnect::Disconnect;
+use ringhall::conn::{Flags, Kind};
+use ringhall::counters::{Counter, REASONS_MAX};
+use ringhall::id::ShardId;
+use ringhall::limits::BUFFER_BYTES;
+use ringhall::shard::Shard;
+
+use crate::plan::Plan;
+use crate::run::Sim;
+
+/// What a connection may be told besides its room, and frame headers, in bytes.
+const WORDS: usize = 2000;
+
+/// Most that may be queued for one connection.
+fn queue_bound(plan: &Plan, kind: Kind) -> usize {
+    let most = |of: fn(&ringhall::limits::Limits) -> usize| plan.all_limits().map(of).max();
+    match kind {
+        Kind::Echo => plan.limits.echo_message_bytes + BUFFER_BYTES + WORDS,
+        _ => {
+            let payload = most(|limits| limits.room_tick_bytes) .unwrap_or(0) + plan.limits.message_bytes;
+            let announcements = 200 * plan.clients;
+            most(|limits| limits.queue_bytes).unwrap_or(0) + payload + announcements + WORDS
+        }
+    }
+}
+
+/// After each turn of a shard.
+pub fn after_turn(sim: &mut Sim, shard: usize) {
+    let plan = sim.plan.clone();
+    for (id, conn) in sim.host.shard(shard).state.conns().iter_mut() {
+        let queued = conn.queued_bytes();
+        let bound = queue_bound(&plan, conn.kind);
+        assert!(queued <= bound, "shard {shard}: {id:?} has {queued} > {bound} bytes queued");
+        assert_eq!(conn.held, conn.weight(), "shard {shard}: {id:?} weighs something else");
+        assert_eq!(conn.flags.has(Flags::HOLDING), conn.held > 0, "shard {shard}: {id:?}");
+    }
+    let mut sum = (0, 0);
+    for shard in 0..sim.host.len() {
+        for (_, conn) in sim.host.shard(shard).state.conns().iter_mut() {
+            sum = (sum.0 + conn.held, sum.1 + usize::from(conn.held > 0));
+        }
+    }
+    let budget = &sim.host.shared.budget;
+    let counted = (budget.bytes.load(Ordering::Relaxed), budget.holders.load(Ordering::Relaxed));
+    assert_eq!(counted, sum, "the budget is the sum over all connections");
+}
+
+/// When everything has come to rest, and nobody was told to go.
+pub fn at_rest(sim: &mut Sim) {
+    let mut members = 0;
+    let mut admitted = 0;
+    for shard in 0..sim.host.len() {
+        let state = &mut sim.host.shard(shard).state;
+        for (_, conn) in state.conns().iter_mut() {
+            members += u64::from(conn.seat.is_some());
+            admitted += usize::from(conn.flags.has(Flags::ADMITTED));
+        }
+        let id = ShardId(u16::try_from(shard).expect("shards are few"));
+        assert!(!sim.host.shared.mesh.has_mail(id), "mail for shard {shard} lies about");
+    }
+    assert_eq!(total(sim, Counter::members), members, "members by seat");
+    let connections = sim.host.shared.connections.load(Ordering::Relaxed);
+    assert_eq!(connections, admitted, "connections that count against the limit");
+    let world = sim.world.borrow();
+    for client in &sim.clients {
+        let in_backlog = world.rings.iter().any(|ring| ring.backlog.iter().any(|s| client.socket == Some(*s)));
+        assert!(in_backlog || !client.waits(), "client {} waits in vain", client.id);
+        if client.is_alive() {
+            assert!(client.log.faults.is_empty(), "client {}: errors never told", client.id);
+            assert_eq!(client.log.pongs, client.log.pings.len(), "client {}: pongs", client.id);
+        }
+    }
+}
+
+/// When everybody was left alone for longer than any timeout.
+pub fn after_silence(sim: &Sim) {
+    let world = sim.world.borrow();
+    for client in &sim.clients {
+        let Some(socket) = client.socket else { continue };
+        let waits = world.rings.iter().any(|ring| ring.backlog.contains(&socket));
+        let open = !world.sockets[socket].server_closed && !waits;
+        assert!(!open || client.is_alive() , "client {} is silent and still there", client.id);
+    }
+}
+
+fn total(sim: &Sim, counter: Counter) -> u64 {
+    sim.host.shared.neighbours.iter().map(|shard| shard.counters.get(counter)).sum()
+}
+
+/// When the shutdown is complete.
+pub fn at_end(sim: &mut Sim) {
+    let seed = sim.plan.seed;
+    assert_eq!(sim.world.borrow_mut().descriptors_left(), 0, "descriptors are left");
+    for shard in 0..sim.host.len() {
+        assert_eq!(sim.world.borrow().slots_taken(shard), 0, "shard {shard}: slots are taken");
+        let buffers = sim.plan.buffers;
+        assert_eq!(sim.world.borrow().rings[shard].pool.len(), usize::from(buffers), "buffers");
+        let Shard { io, state } = sim.host.shard(shard);
+        assert_eq!(io.leftovers(), (0, 0), "shard {shard}: buffers on loan, slots open");
+        assert!(state.conns().is_empty(), "shard {shard}: connections are left");
+        assert!(state.halls().is_empty(), "shard {shard}: halls are left");
+        assert!(state.handoffs.is_empty(), "shard {shard}: handoffs are left");
+    }
+    assert!(sim.host.has_ended(), "seed {seed}: a shard does not end");
+    let shared = &sim.host.shared;
+    let left = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::Relaxed);
+    assert_eq!(left(&shared.connections), 0, "connections are counted that are gone");
+    assert_eq!(left(&shared.rooms), 0, "rooms are counted that are gone");
+    assert_eq!(left(&shared.http_connections), 0, "plain connections are counted that are gone");
+    assert_eq!(left(&shared.budget.bytes), 0, "bytes are held by nobody");
+    assert_eq!(left(&shared.budget.holders), 0, "holders that are gone");
+    assert!(shared.addresses.is_empty(), "addresses of nobody");
+    for counter in [Counter::websockets, Counter::rooms, Counter::members, Counter::queue_bytes] {
+        assert_eq!(total(sim, counter), 0, "gauge {counter:?}");
+    }
+    let closed = |reason: usize| -> u64 {
+        sim.host.shared.neighbours.iter().map(|shard| shard.counters.closed(reason)).sum()
+    };
+    let all: u64 = (0..REASONS_MAX).map(closed).sum();
+    let came = total(sim, Counter::accepted) + total(sim, Counter::arrived);
+    assert_eq!(all, came, "every connection ends once, for one reason");
+    let departed = closed(Disconnect::Departed.index());
+    assert_eq!(departed, total(sim, Counter::departed), "departures");
+    assert_eq!(closed(Disconnect::Internal.index()), 0, "internal errors");
+    assert_eq!(closed(Disconnect::PlainHttp.index()), total(sim, Counter::http), "handoffs");
+}
+

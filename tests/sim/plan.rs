@@ -1,0 +1,193 @@
+//! Turns a seed into a configuration: how many shards, which limits, how unkind the world is.
+//!
+//! In:    a seed.
+//! Out:   `Plan`.
+//! Never: makes a configuration that `config/check.rs` would refuse for its relations (its ranges
+//!        are left on purpose: small bounds are hit more often).
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use ringhall::id::{Mode, RoomKey, ShardId};
+use ringhall::limits::{Limits, SlowPolicy, Spread};
+use ringhall::shard::Placement;
+use ringhall::shard::shared::Shared;
+
+use crate::kernel::Chaos;
+
+/// One simulated world.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where it comes from.
+    pub seed: u64,
+    /// Shards.
+    pub shards: usize,
+    /// See `server.placement`.
+    pub placement: Placement,
+    /// Slots of each table.
+    pub table_slots: usize,
+    /// Receive buffers of each shard.
+    pub buffers: u16,
+    /// Mails of a lane between two shards.
+    pub lane_messages: usize,
+    /// Bytes of these.
+    pub lane_bytes: usize,
+    /// In force at the beginning.
+    pub limits: Limits,
+    /// What an operator changes them to, one after the other.
+    pub reloads: Vec<Limits>,
+    /// Clients that connect.
+    pub clients: usize,
+    /// Rooms that they go to: how they talk there, and on which shard each room lives.
+    pub rooms: Vec<(Mode, usize)>,
+    /// Bytes that a socket takes, either way: least and most.
+    pub pipe_bytes: (usize, usize),
+    /// See [`Chaos`].
+    pub chaos: Chaos,
+    /// Whether the clock leaps now and then.
+    pub leaps: bool,
+    /// Whether everybody is left alone for two minutes before the end.
+    pub long_idle: bool,
+    /// Whether a shard is sometimes said to be saturated.
+    pub saturates: bool,
+    /// Messages of one client at most.
+    pub messages: usize,
+    /// Bytes of one at most, as far as the limits allow.
+    pub message_bytes: usize,
+    /// Whether the shutdown is for good.
+    pub for_good: bool,
+}
+
+fn pick<T: Copy>(random: &mut Rng, choices: &[T]) -> T {
+    choices[random.usize(0..choices.len())]
+}
+
+impl Plan {
+    /// What a seed stands for.
+    pub fn of(seed: u64) -> Self {
+        let random = &mut Rng::with_seed(seed);
+        let shards = pick(random, &[1, 2, 2, 3, 4]);
+        let spread = pick(random, &[Spread::Auto, Spread::Auto, Spread::Never, Spread::Always]);
+        let stays = spread != Spread::Never && random.u8(0..3) == 0;
+        let limits = limits(random, spread);
+        let reloads = (0..random.usize(0..3)).map(|_| reload(random, &limits)).collect();
+        let least_lane = limits.message_bytes.max(limits.room_tick_bytes);
+        let rooms = (0..random.usize(1..=4)).map(|_| {
+            let mode = if random.u8(0..3) == 0 { Mode::Raw } else { Mode::Json };
+            (mode, random.usize(0..shards))
+        });
+        let rooms = rooms.collect();
+        let least_pipe = pick(random, &[16, 200, 2000]);
+        Self {
+            seed,
+            shards,
+            placement: if stays { Placement::Accept } else { Placement::Home },
+            table_slots: pick(random, &[10, 16, 24, 64]),
+            buffers: pick(random, &[1, 2, 4, 16]),
+            lane_messages: pick(random, &[1, 2, 4, 64]),
+            lane_bytes: pick(random, &[least_lane, 2 * least_lane, 1 << 20]),
+            clients: pick(random, &[2, 6, 12, 24, 40]),
+            rooms,
+            pipe_bytes: (least_pipe, least_pipe * pick(random, &[1, 4, 50])),
+            chaos: chaos(random),
+            leaps: random.u8(0..4) == 0,
+            long_idle: random.u8(0..3) == 0,
+            saturates: random.u8(0..3) == 0,
+            messages: pick(random, &[3, 10, 30]),
+            message_bytes: pick(random, &[10, 200, 3000, 20_000]).min(limits.message_bytes / 2),
+            for_good: random.bool(),
+            limits,
+            reloads,
+        }
+    }
+
+    /// Whether a reader may ever be told `lag`.
+    pub fn may_lag(&self) -> bool {
+        self.all_limits().any(|limits| limits.policy == SlowPolicy::DropOldest)
+    }
+
+    /// Whether a slow reader may ever be closed.
+    pub fn may_close_slow(&self) -> bool {
+        self.all_limits().any(|limits| limits.policy == SlowPolicy::Disconnect)
+    }
+
+    /// Everything that is in force at one time or another.
+    pub fn all_limits(&self) -> impl Iterator<Item = &Limits> {
+        self.reloads.iter().chain([&self.limits])
+    }
+
+    /// Names for the rooms. A name's home depends on the process's secret, which is random: so that
+    /// the seed decides, a name is drawn until it lives where the seed wants it.
+    pub fn room_names(&self, shared: &Shared) -> Vec<RoomKey> {
+        let name = |(index, (mode, home)): (usize, &(Mode, usize))| {
+            let keys = (0..100_000).map(|draw| RoomKey {
+                mode: *mode,
+                name: format!("r\u{e9}{index}-{draw:05}").into(),
+            });
+            let wanted = ShardId(u16::try_from(*home).expect("shards are few"));
+            let mut fitting = keys.filter(|key| shared.home(key) == wanted);
+            fitting.next().expect("every shard is some room's home")
+        };
+        self.rooms.iter().enumerate().map(name).collect()
+    }
+}
+
+fn limits(random: &mut Rng, spread: Spread) -> Limits {
+    let queue_bytes = pick(random, &[300, 2000, 20_000, 1 << 20]);
+    let message_bytes = pick(random, &[300, 4000, 64 << 10]);
+    let room_tick_bytes = pick(random, &[100, 1000, 256 << 10]).min(queue_bytes / 2);
+    let echo_message_bytes = pick(random, &[2000, 40_000]);
+    let least = queue_bytes.max(message_bytes).max(echo_message_bytes);
+    Limits {
+        queue_bytes,
+        message_bytes,
+        room_tick_bytes,
+        echo_message_bytes,
+        policy: pick(random, &[SlowPolicy::Disconnect, SlowPolicy::DropOldest]),
+        echo_enabled: random.u8(0..8) != 0,
+        announce_max: pick(random, &[0, 1, 2, 4, 256]),
+        announce_every: pick(random, &[Duration::from_millis(100), Duration::from_secs(1)]),
+        spread,
+        members_max: pick(random, &[None, None, None, Some(2), Some(5)]),
+        rooms_max: pick(random, &[None, None, None, Some(1), Some(2)]),
+        connections_max: pick(random, &[5, 1000, 1000, 1000]),
+        connections_per_address: pick(random, &[None, None, Some(2), Some(100)]),
+        queue_bytes_total: pick(random, &[least, 3 * least, 1 << 28, 1 << 28]),
+        http_connections: pick(random, &[1, 100]),
+        head_bytes: pick(random, &[1024, 16 << 10]),
+        gather_sends: pick(random, &[1, 64]),
+        gather_wait: pick(random, &[Duration::ZERO, Duration::from_millis(1)]),
+        ..Limits::default()
+    }
+}
+
+/// What SIGHUP may bring. What clients were told to keep to stays.
+fn reload(random: &mut Rng, first: &Limits) -> Limits {
+    let other = limits(random, first.spread);
+    Limits {
+        message_bytes: first.message_bytes,
+        echo_message_bytes: first.echo_message_bytes,
+        head_bytes: first.head_bytes,
+        echo_enabled: first.echo_enabled,
+        queue_bytes: other.queue_bytes.min(first.queue_bytes),
+        room_tick_bytes: other.room_tick_bytes.min(other.queue_bytes.min(first.queue_bytes) / 2),
+        queue_bytes_total: first.queue_bytes_total,
+        ..other
+    }
+}
+
+fn chaos(random: &mut Rng) -> Chaos {
+    if random.u8(0..8) == 0 {
+        return Chaos::default();
+    }
+    Chaos {
+        short_reads: pick(random, &[0, 20, 80]),
+        short_sends: pick(random, &[0, 5, 40]),
+        early_submits: pick(random, &[0, 1, 20]),
+        lulls: pick(random, &[0, 20, 50]),
+        multishot_ends: pick(random, &[0, 5, 30]),
+        travel: pick(random, &[0, 3, 20]),
+        detach_errors: pick(random, &[0, 30]),
+        accept_errors: pick(random, &[0, 0, 5]),
+    }
+}

@@ -1,0 +1,219 @@
+//! One seed from its first connection to an empty house.
+//!
+//! In:    a seed.
+//! Out:   nothing, or a panic that says which invariant was broken.
+//! Never: looks at a clock but the simulated one.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use fastrand::Rng;
+use ringhall::id::RoomKey;
+use ringhall::shard::shared::{Farewell, Order};
+
+use crate::check;
+use crate::client::Client;
+use crate::host::Host;
+use crate::kernel::{Plant, World};
+use crate::oracle;
+use crate::plan::Plan;
+use crate::script::{Role, Script};
+
+/// Steps in which all scripts have to be through.
+const STEPS_MAX: u64 = 400_000;
+/// Deadlines that lie nearer than this belong to work that is under way, in milliseconds.
+const SOON: u64 = 150;
+/// How long everybody is left alone: longer than any timeout of the defaults, in milliseconds.
+const LONG: u64 = 150_000;
+
+/// A world, its server and its clients.
+pub struct Sim {
+    /// What the seed stands for.
+    pub plan: Plan,
+    /// The rooms' names.
+    pub rooms: Vec<RoomKey>,
+    /// Everything outside of the shards.
+    pub world: Rc<RefCell<World>>,
+    /// The shards.
+    pub host: Host,
+    /// Whoever connects.
+    pub clients: Vec<Client>,
+    /// When the shutdown began.
+    pub drained_at: Option<u64>,
+    /// When whoever was left was cut.
+    pub cut_at: Option<u64>,
+    random: Rng,
+}
+
+/// Runs a seed, perhaps with a planted bug.
+pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) {
+    let mut sim = Sim::new(Plan::of(seed), plant, trace);
+    sim.live();
+    sim.settle();
+    oracle::check(&sim, true);
+    check::at_rest(&mut sim);
+    if sim.plan.long_idle {
+        sim.leave_alone();
+        sim.settle();
+        check::after_silence(&sim);
+    }
+    sim.shut_down();
+    oracle::check(&sim, false);
+    check::at_end(&mut sim);
+}
+
+impl Sim {
+    fn new(plan: Plan, plant: Option<(Plant, u32)>, trace: bool) -> Self {
+        let Plan { seed, shards, table_slots, buffers, chaos, .. } = plan;
+        let mut world = World::new(seed, shards, table_slots, buffers, chaos);
+        world.pipe_bytes = plan.pipe_bytes;
+        world.plant = plant;
+        world.trace = trace;
+        world.note(|| format!("{plan:#?}"));
+        let shared = Host::shared(&plan);
+        let rooms = plan.room_names(&shared);
+        let mut random = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let clients = (0..plan.clients).map(|id| {
+            let script = Script::write(&mut random, &plan, &rooms, id);
+            let room = match script.role {
+                Role::Member { room, .. } => rooms[room].name.to_string(),
+                _ => String::new(),
+            };
+            Client::new(id, script, room, random.u64(..))
+        });
+        let clients = clients.collect();
+        let world = Rc::new(RefCell::new(world));
+        let host = Host::start(&plan, shared, &world);
+        Self { plan, rooms, world, host, clients, drained_at: None, cut_at: None, random }
+    }
+
+    /// Milliseconds since the beginning.
+    pub fn now(&self) -> u64 {
+        self.world.borrow().now
+    }
+
+    /// Lets the clients do what their scripts say.
+    fn live(&mut self) {
+        let mut reloads = self.plan.reloads.clone();
+        for _ in 0..STEPS_MAX {
+            if self.clients.iter().all(Client::is_through) {
+                return;
+            }
+            if self.random.u16(..) < 20 {
+                if let Some(limits) = reloads.pop() {
+                    self.host.reload(&limits);
+                }
+            }
+            if self.plan.leaps && self.random.u16(..) < 10 {
+                let leap = self.random_leap();
+                self.pass(leap);
+            }
+            if self.plan.saturates && self.random.u16(..) < 100 {
+                let (shard, busy) = (self.random.usize(0..self.host.len()), self.random.usize(0..=100));
+                for _ in 0..3 {
+                    self.host.shard(shard).state.note_busy(busy);
+                }
+            }
+            if !self.step() && !self.jump(SOON) {
+                return;
+            }
+        }
+        panic!("the scripts are not through after {STEPS_MAX} steps");
+    }
+
+    fn random_leap(&mut self) -> u64 {
+        let longest = [50, 2000, 20_000, 90_000][self.random.usize(0..4)];
+        self.random.u64(1..longest)
+    }
+
+    /// Runs until nothing more happens by itself.
+    fn settle(&mut self) {
+        for _ in 0..STEPS_MAX {
+            if !self.step() && !self.jump(SOON) {
+                return;
+            }
+        }
+        panic!("no rest after {STEPS_MAX} steps: somebody waits in vain, again and again");
+    }
+
+    /// Lets a long time pass.
+    fn leave_alone(&mut self) {
+        let until = self.now() + LONG;
+        while self.now() < until {
+            if !self.step() && !self.jump(500) {
+                self.pass(500);
+            }
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.drained_at = Some(self.now());
+        let farewell =
+            if self.plan.for_good { Farewell::ForGood } else { Farewell::ComeBack };
+        self.host.order(&Order::Drain(farewell));
+        let until = self.now() + 10_000;
+        while !self.host.has_ended() && self.now() < until {
+            if !self.step() && !self.jump(500) {
+                self.pass(500);
+            }
+        }
+        self.cut_at = Some(self.now());
+        self.host.close_all_plain();
+        self.host.order(&Order::Cut);
+        self.settle();
+        // Late deadlines of what is gone: summaries that nobody is there to hear.
+        self.pass(5000);
+        self.settle();
+    }
+
+    fn pass(&mut self, wait: u64) {
+        let mut world = self.world.borrow_mut();
+        world.now += wait;
+        world.note(|| format!("{wait} ms pass"));
+    }
+
+    /// Goes on to the next moment at which a client does something, or a shard within `horizon`.
+    fn jump(&mut self, horizon: u64) -> bool {
+        let now = self.now();
+        if self.world.borrow().is_travelling() {
+            return true;
+        }
+        let clients = self.clients.iter().filter_map(|client| client.wakes_at(now));
+        let due = self.host.next_due().filter(|due| due - now <= horizon);
+        let Some(next) = clients.chain(due).min() else { return false };
+        self.pass(next - now);
+        true
+    }
+
+    /// Lets one shard, client or message do one thing; whether there was any.
+    fn step(&mut self) -> bool {
+        self.world.borrow_mut().tick();
+        if self.random.u8(..) < 32 {
+            self.world.borrow_mut().now += self.random.u64(0..3);
+        }
+        let shards = self.host.runnable();
+        let plain = self.host.plain_can_act();
+        let clients: Vec<_> = {
+            let world = self.world.borrow();
+            let able = self.clients.iter().filter(|client| client.can_act(&world));
+            able.map(|client| client.id).collect()
+        };
+        let turns = shards.len() * 2;
+        let all = turns + clients.len() + plain.len();
+        if all == 0 {
+            return false;
+        }
+        let drawn = self.random.usize(0..all);
+        if drawn < turns {
+            let shard = shards[drawn / 2];
+            self.host.run(shard);
+            check::after_turn(self, shard);
+        } else if drawn < turns + clients.len() {
+            let client = clients[drawn - turns];
+            self.clients[client].act(&mut self.world.borrow_mut());
+        } else {
+            self.host.run_plain(plain[drawn - turns - clients.len()]);
+        }
+        true
+    }
+}
