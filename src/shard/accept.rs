@@ -40,12 +40,11 @@ impl<I: Io> Shard<I> {
         self.io.accept();
     }
 
-    /// Takes in a connection that plain HTTP has upgraded and answered.
+    /// Takes in a connection that plain HTTP has upgraded and answered; whoever judged its request
+    /// has counted it.
     pub fn adopt(&mut self, fd: OwnedFd, upgrade: Upgrade, leftover: Vec<u8>) {
         let snapshot =
             Snapshot { upgrade: Some(upgrade), answered: true, leftover, ..Snapshot::default() };
-        // Its request was answered already: it is counted, and never refused for the count.
-        let _counted = self.state.shared.admit(usize::MAX);
         self.io.adopt(fd, snapshot.write());
     }
 
