@@ -145,14 +145,17 @@ impl Egress {
         (missed.messages > 0).then_some(missed)
     }
 
-    /// Queues a notice in front of everything that has not begun.
+    /// Queues a notice in front of the first of the room's frames that has not begun: what it tells
+    /// of is missing right there. Earlier notices, and whatever else is the connection's own, stay
+    /// before it.
     pub fn insert_notice(&mut self, notice: Segment) {
-        let begun = self.queue.front().is_some_and(is_begun);
         self.bytes += notice.len();
-        if begun && !self.split_begun(0) {
-            // A begun segment of the connection's own is one frame: the notice goes behind it.
+        if !self.queue.is_empty() {
+            self.split_begun(0);
         }
-        self.queue.insert(usize::from(begun), notice);
+        let waits = |segment: &Segment| !is_own(segment) && !is_begun(segment);
+        let at = self.queue.iter().position(waits).unwrap_or(self.queue.len());
+        self.queue.insert(at, notice);
     }
 
     /// Separates the frame that has begun, at the front of segment `at`, from the frames behind it.
@@ -266,9 +269,25 @@ mod tests {
         assert_eq!(egress.take_missed(), None);
         egress.insert_notice(own(b"lag"));
         let mut wanted = vec![0x81; 6];
-        wanted.extend_from_slice(b"lagown");
+        wanted.extend_from_slice(b"ownlag");
         wanted.extend_from_slice(&[0x81; 20]);
         assert_eq!(drain(&mut egress), wanted);
+    }
+
+    #[test]
+    fn notices_come_in_the_order_of_what_they_tell_of() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2]));
+        let rest = egress.take().unwrap().rest(5);
+        egress.restore(rest);
+        assert_eq!(egress.drop_oldest(0), 1);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 2 }));
+        egress.insert_notice(own(b"first"));
+        egress.push(room(&[3, 4]));
+        assert_eq!(egress.drop_oldest(20), 1);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 3 }));
+        egress.insert_notice(own(b"second"));
+        assert_eq!(drain(&mut egress)[5..16], *b"firstsecond");
     }
 
     #[test]
