@@ -34,11 +34,10 @@ fn race(look_again: bool) -> Vec<(bool, bool)> {
         bell.fall_asleep();
         let late = look_again && mail.load(Ordering::Acquire);
         let slept = !early && !late;
-        let rung = sender.join().unwrap();
-        seen.lock().unwrap().push((slept, rung));
+        let rung = sender.join().expect("the sender does not panic");
+        seen.lock().expect("nobody panics with it").push((slept, rung));
     });
-    let outcomes = outcomes.lock().unwrap().clone();
-    outcomes
+    outcomes.lock().expect("nobody panics with it").clone()
 }
 
 #[test]

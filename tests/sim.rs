@@ -53,7 +53,8 @@ fn every_seed_keeps_the_invariants() {
     if let Some(seed) = number("RINGHALL_SIM_SEED") {
         return run::run(seed, None, true);
     }
-    let seeds: Vec<_> = KNOWN.iter().copied().chain(1..=number("RINGHALL_SIM_SEEDS").unwrap_or(SEEDS)).collect();
+    let seeds: Vec<_> =
+        KNOWN.iter().copied().chain(1..=number("RINGHALL_SIM_SEEDS").unwrap_or(SEEDS)).collect();
     std::panic::set_hook(Box::new(|panic| {
         let seed = SEED.get();
         let _ = writeln!(std::io::stderr(), "seed {seed}: {panic}");

@@ -25,7 +25,8 @@ fn queue_bound(plan: &Plan, kind: Kind) -> usize {
     match kind {
         Kind::Echo => plan.limits.echo_message_bytes + BUFFER_BYTES + WORDS,
         _ => {
-            let payload = most(|limits| limits.room_tick_bytes) .unwrap_or(0) + plan.limits.message_bytes;
+            let payload =
+                most(|limits| limits.room_tick_bytes).unwrap_or(0) + plan.limits.message_bytes;
             let announcements = 200 * plan.clients;
             most(|limits| limits.queue_bytes).unwrap_or(0) + payload + announcements + WORDS
         }
@@ -71,7 +72,8 @@ pub fn at_rest(sim: &mut Sim) {
     assert_eq!(connections, admitted, "connections that count against the limit");
     let world = sim.world.borrow();
     for client in &sim.clients {
-        let in_backlog = world.rings.iter().any(|ring| ring.backlog.iter().any(|s| client.socket == Some(*s)));
+        let in_backlog =
+            world.rings.iter().any(|ring| ring.backlog.iter().any(|s| client.socket == Some(*s)));
         assert!(in_backlog || !client.waits(), "client {} waits in vain", client.id);
         if client.is_alive() {
             assert!(client.log.faults.is_empty(), "client {}: errors never told", client.id);
@@ -87,7 +89,7 @@ pub fn after_silence(sim: &Sim) {
         let Some(socket) = client.socket else { continue };
         let waits = world.rings.iter().any(|ring| ring.backlog.contains(&socket));
         let open = !world.sockets[socket].server_closed && !waits;
-        assert!(!open || client.is_alive() , "client {} is silent and still there", client.id);
+        assert!(!open || client.is_alive(), "client {} is silent and still there", client.id);
     }
 }
 
@@ -132,4 +134,3 @@ pub fn at_end(sim: &mut Sim) {
     assert_eq!(closed(Disconnect::Internal.index()), 0, "internal errors");
     assert_eq!(closed(Disconnect::PlainHttp.index()), total(sim, Counter::http), "handoffs");
 }
-

@@ -109,7 +109,8 @@ impl Sim {
                 self.pass(leap);
             }
             if self.plan.saturates && self.random.u16(..) < 100 {
-                let (shard, busy) = (self.random.usize(0..self.host.len()), self.random.usize(0..=100));
+                let (shard, busy) =
+                    (self.random.usize(0..self.host.len()), self.random.usize(0..=100));
                 for _ in 0..3 {
                     self.host.shard(shard).state.note_busy(busy);
                 }
@@ -148,8 +149,7 @@ impl Sim {
 
     fn shut_down(&mut self) {
         self.drained_at = Some(self.now());
-        let farewell =
-            if self.plan.for_good { Farewell::ForGood } else { Farewell::ComeBack };
+        let farewell = if self.plan.for_good { Farewell::ForGood } else { Farewell::ComeBack };
         self.host.order(&Order::Drain(farewell));
         let until = self.now() + 10_000;
         while !self.host.has_ended() && self.now() < until {

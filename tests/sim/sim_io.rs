@@ -15,9 +15,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use ringhall::id::{ConnId, ShardId};
-use ringhall::io::{
-    BufferId, CloseHow, Completion, Io, Parcel, Patience, Segments, Wait,
-};
+use ringhall::io::{BufferId, CloseHow, Completion, Io, Parcel, Patience, Segments, Wait};
 use ringhall::limits::{SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
 use ringhall::payload::Segment;
 

@@ -222,7 +222,7 @@ impl<'a> Room<'a> {
         for number in self.ready.wait(Duration::from_millis(100))? {
             let member = &mut self.members[number as usize];
             let (stream, at) = (&mut self.stream, &mut member.at);
-            let reading = member.link.receive(&mut self.scratch, |bytes| {
+            let reading = member.link.receive_bytes(&mut self.scratch, |bytes| {
                 stream
                     .take(*at, bytes)
                     .map_err(|wrong| io::Error::other(format!("member {number}: {wrong}")))?;

@@ -51,6 +51,11 @@ pub fn run(options: &Options) -> io::Result<Report> {
 
 struct Echoing {
     link: Link,
+    progress: Progress,
+}
+
+#[derive(Default)]
+struct Progress {
     upgraded: bool,
     /// Number of the next message to send, and of the next one to come back.
     next: u64,
@@ -74,7 +79,7 @@ impl Crowd {
             let mut link = Link::connect(port, number, None)?;
             link.send(&wire::upgrade("/echo"))?;
             link.register(&ready, number as u64)?;
-            all.push(Echoing { link, upgraded: false, next: 0, back: 0 });
+            all.push(Echoing { link, progress: Progress::default() });
         }
         let (scratch, frames) = (vec![0; 64 << 10], Vec::new());
         Ok(Self { ready, all, scratch, frames, depth, echoes: 0 })
@@ -82,32 +87,18 @@ impl Crowd {
 
     fn turn(&mut self) -> io::Result<()> {
         for number in self.ready.wait(Duration::from_millis(100))? {
-            let Echoing { link, upgraded, next, back } = &mut self.all[number as usize];
-            let before = *back;
-            let reading = link.receive(&mut self.scratch, |bytes| {
-                let mut used = 0;
-                if !*upgraded {
-                    let answer = wire::answer(bytes).map_err(io::Error::other)?;
-                    let Some(end) = answer else { return Ok(0) };
-                    (*upgraded, used) = (true, end);
-                }
-                while let Some(frame) = wire::frame(&bytes[used..]) {
-                    if frame.first != wire::TEXT || frame.payload != message(number, *back) {
-                        return Err(io::Error::other(format!("a wrong echo: {frame:?}")));
-                    }
-                    *back += 1;
-                    used += frame.len;
-                }
-                Ok(used)
-            })?;
-            if reading == Reading::Ended {
+            let echoing = &mut self.all[number as usize];
+            let Echoing { link, progress } = echoing;
+            let before = progress.back;
+            let take = |bytes: &[u8]| progress.take(number, bytes).map_err(io::Error::other);
+            if link.receive_bytes(&mut self.scratch, take)? == Reading::Ended {
                 return Err(io::Error::other(format!("connection {number} was closed")));
             }
-            self.echoes += *back - before;
+            self.echoes += progress.back - before;
             self.frames.clear();
-            while *upgraded && *next < *back + self.depth {
-                wire::put_masked(&mut self.frames, wire::TEXT, &message(number, *next));
-                *next += 1;
+            while progress.upgraded && progress.next < progress.back + self.depth {
+                wire::put_masked(&mut self.frames, wire::TEXT, &message(number, progress.next));
+                progress.next += 1;
             }
             if self.frames.is_empty() {
                 link.flush()?;
@@ -116,6 +107,25 @@ impl Crowd {
             }
         }
         Ok(())
+    }
+}
+
+impl Progress {
+    /// How many of the received bytes are done with.
+    fn take(&mut self, connection: u64, bytes: &[u8]) -> Result<usize, String> {
+        let mut used = 0;
+        if !self.upgraded {
+            let Some(end) = wire::answer(bytes)? else { return Ok(0) };
+            (self.upgraded, used) = (true, end);
+        }
+        while let Some(frame) = wire::frame(&bytes[used..]) {
+            if frame.first != wire::TEXT || frame.payload != message(connection, self.back) {
+                return Err(format!("connection {connection}: a wrong echo: {frame:?}"));
+            }
+            self.back += 1;
+            used += frame.len;
+        }
+        Ok(used)
     }
 }
 

@@ -12,6 +12,7 @@ mod memory;
 mod report;
 mod server;
 mod sleeper;
+mod storm;
 mod stream;
 mod wire;
 
@@ -32,7 +33,8 @@ pub struct Options {
     pub members: Option<usize>,
     /// How often to repeat.
     pub rounds: Option<usize>,
-    long: bool,
+    /// Whether to take as long as before a release.
+    pub long: bool,
     json: bool,
     record: bool,
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
     let run = match bench.as_str() {
         "echo" => echo::run,
         "idle" => idle::run,
+        "storm" => storm::run,
         "bigroom" => bigroom::run,
         _ => {
             eprintln!("usage: {USAGE}");

@@ -40,10 +40,9 @@ impl Sleeper {
             let missed = wire::number(text, "missed").unwrap_or(0);
             self.missed += missed;
             self.offset = offset.unwrap_or(0);
-            // Messages that lay between two that were dropped are still to come or have come, so
-            // the sum tells at the end; here, what is missing cannot be more than the gap.
-            if self.received + self.missed > self.offset {
-                return Err(format!("told too much: {self:?} after {text}"));
+            // The oldest go, one behind the other: what is named is the whole gap.
+            if self.received + self.missed != self.offset {
+                return Err(format!("the gap is another: {self:?} after {text}"));
             }
             return Ok(());
         }
@@ -70,5 +69,33 @@ impl Sleeper {
     /// Offset of the newest one.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(texts: &[String]) -> Result<Sleeper, String> {
+        let mut sleeper = Sleeper::default();
+        texts.iter().try_for_each(|text| sleeper.take(text)).map(|()| sleeper)
+    }
+
+    fn said(offset: u64) -> String {
+        format!("{{\"room\":\"big\",\"sender\":\"speaker0\",\"content\":1,\"offset\":{offset}}}")
+    }
+
+    fn lag(missed: u64, offset: u64) -> String {
+        format!("{{\"type\":\"lag\",\"room\":\"big\",\"missed\":{missed},\"offset\":{offset}}}")
+    }
+
+    #[test]
+    fn a_gap_has_to_be_named_and_is_counted() {
+        let sleeper = read(&[said(1), lag(3, 4), said(5)]).unwrap();
+        assert_eq!((sleeper.received(), sleeper.missed(), sleeper.offset()), (2, 3, 5));
+        assert!(read(&[said(1), said(3)]).is_err());
+        assert!(read(&[said(1), said(1)]).is_err());
+        assert!(read(&[said(1), lag(4, 4)]).is_err());
+        assert!(read(&[said(1), lag(2, 4), said(5)]).is_err());
     }
 }

@@ -144,3 +144,60 @@ impl Stream {
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(speaker: usize, number: u64, offset: u64) -> Vec<u8> {
+        let content = say(speaker, number);
+        let text = format!(
+            "{{\"room\":\"big\",\"sender\":\"speaker{speaker}\",\"content\":{content},\
+             \"offset\":{offset}}}"
+        );
+        let mut frame = vec![wire::TEXT, 126];
+        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        frame.extend_from_slice(text.as_bytes());
+        frame
+    }
+
+    /// What one member receives, from the start of the stream.
+    fn first(frames: &[Vec<u8>]) -> Result<Stream, String> {
+        let mut stream = Stream::default();
+        stream.take(0, &frames.concat()).map(|()| stream)
+    }
+
+    #[test]
+    fn the_right_stream_passes_in_any_pieces() {
+        let bytes = [said(0, 0, 1), said(1, 0, 2), said(0, 1, 3)].concat();
+        let mut stream = Stream::default();
+        for at in (0..bytes.len()).step_by(7) {
+            stream.take(at as u64, &bytes[at..bytes.len().min(at + 7)]).unwrap();
+        }
+        stream.take(0, &bytes).unwrap();
+        assert_eq!(stream.end(), bytes.len() as u64);
+        assert_eq!(stream.delivered(bytes.len() as u64), [0, 1, 0]);
+        assert_eq!(stream.said(), 3);
+    }
+
+    #[test]
+    fn a_missing_a_repeated_and_a_swapped_message_are_found() {
+        let [a, b, c] = [said(0, 0, 1), said(0, 1, 2), said(0, 2, 3)];
+        assert!(first(&[a.clone(), b.clone(), c.clone()]).is_ok());
+        assert!(first(&[a.clone(), c.clone()]).is_err());
+        assert!(first(&[a.clone(), a.clone()]).is_err());
+        assert!(first(&[b.clone(), a.clone()]).is_err());
+        assert!(first(&[a.clone(), said(0, 2, 2)]).is_err());
+        assert!(first(&[a, said(0, 1, 3)]).is_err());
+    }
+
+    #[test]
+    fn a_member_that_gets_other_bytes_than_the_first_is_found() {
+        let [a, b, c] = [said(0, 0, 1), said(0, 1, 2), said(0, 2, 3)];
+        let mut stream = first(&[a.clone(), b.clone(), c.clone()]).unwrap();
+        assert!(stream.take(0, &[a.clone(), b.clone()].concat()).is_ok());
+        assert!(stream.take(0, &[a.clone(), c].concat()).is_err());
+        assert!(stream.take(0, &[a.clone(), a].concat()).is_err());
+        assert!(stream.take(0, &b).is_err());
+    }
+}
