@@ -274,6 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn notices_come_in_the_order_of_what_they_tell_of() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2]));
+        let rest = egress.take().unwrap().rest(5);
+        egress.restore(rest);
+        assert_eq!(egress.drop_oldest(0), 1);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 2 }));
+        egress.insert_notice(own(b"first"));
+        egress.push(room(&[3, 4]));
+        assert_eq!(egress.drop_oldest(20), 1);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 3 }));
+        egress.insert_notice(own(b"second"));
+        assert_eq!(drain(&mut egress)[5..16], *b"firstsecond");
+    }
+
+    #[test]
     fn everything_droppable_goes_if_it_must() {
         let mut egress = Egress::default();
         egress.push(room(&[1, 2, 3]));

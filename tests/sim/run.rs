@@ -15,9 +15,9 @@ use crate::check;
 use crate::client::Client;
 use crate::host::Host;
 use crate::kernel::{Plant, World};
-use crate::{oracle, oracle_raw};
 use crate::plan::Plan;
 use crate::script::{Role, Script};
+use crate::{oracle, oracle_raw};
 
 /// Steps in which all scripts have to be through.
 const STEPS_MAX: u64 = 400_000;
