@@ -407,6 +407,19 @@ impl Client {
         }
     }
 
+    /// Receives so many bytes more, and leaves them to be taken: a reader that reads a little.
+    ///
+    /// # Errors
+    /// Why they did not come.
+    pub fn receive(&mut self, count: usize) -> Result<(), End> {
+        let until = Instant::now() + self.deadline;
+        let wanted = self.received.len() - self.taken + count;
+        while self.received.len() - self.taken < wanted {
+            self.fill(until)?;
+        }
+        Ok(())
+    }
+
     fn taken_to(&mut self, end: usize) -> Vec<u8> {
         let bytes = self.received[self.taken..end].to_vec();
         self.taken = end;
