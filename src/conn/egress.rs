@@ -78,8 +78,8 @@ impl Egress {
         }
     }
 
-    /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only the
-    /// newest stays.
+    /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only
+    /// the newest stays.
     pub fn restore(&mut self, rest: Vec<Segment>) {
         for segment in rest.into_iter().rev() {
             self.bytes += segment.len();
