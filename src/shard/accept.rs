@@ -23,7 +23,7 @@ use crate::http::{
 };
 use crate::id::{ConnId, RoomKey, ShardId};
 use crate::io::{CloseHow, Errno, Io, Parcel, Patience};
-use crate::limits::{Spread, TABLE_RESERVE_ACCEPT, TABLE_RESERVE_MOVES};
+use crate::limits::{Spread, accept_reserve, moves_reserve};
 use crate::mesh::Mail;
 use crate::room::JoinRefused;
 use crate::shard::shared::take_one;
@@ -84,8 +84,7 @@ impl<I: Io> Shard<I> {
     /// A full table drops what the kernel accepts for it: stop before it is full.
     fn pause_accepting(&mut self) {
         let state = &mut self.state;
-        let free = state.table_slots.saturating_sub(state.conns.len());
-        if state.accepting && free <= reserve(state.table_slots, TABLE_RESERVE_ACCEPT) {
+        if state.accepting && state.free_slots() <= accept_reserve(state.table_slots) {
             state.accepting = false;
             state.count(Counter::accept_paused);
             self.io.stop_accepting();
@@ -122,8 +121,7 @@ impl<I: Io> Shard<I> {
         if state.accepting || state.drain.is_some() || state.now < state.accept_after {
             return;
         }
-        let free = state.table_slots.saturating_sub(state.conns.len());
-        if free > 2 * reserve(state.table_slots, TABLE_RESERVE_ACCEPT) {
+        if state.free_slots() > 2 * accept_reserve(state.table_slots) {
             self.start();
         }
     }
@@ -355,21 +353,29 @@ impl<I: Io> Shard<I> {
 
 impl State {
     /// The shard on which a newcomer is to sit; `None` where it can sit on none.
+    ///
+    /// A full shard still accepts, for the kernel does not ask which of them has room: whoever need
+    /// not sit there is sent on.
     fn place(&mut self, home: ShardId, room: &RoomKey, is_placed: bool) -> Option<ShardId> {
         let spread = self.limits.spread;
+        let reserve = moves_reserve(self.table_slots);
+        let is_full = self.free_slots() < reserve;
+        let here = if is_full && !is_placed { self.idlest() } else { self.id };
         if home == self.id {
-            let elsewhere = !is_placed && spread == Spread::Auto && self.is_spread(room);
-            return Some(if elsewhere { self.idlest() } else { self.id });
+            return match spread {
+                Spread::Never => (!is_full).then_some(home),
+                Spread::Auto if !is_placed && self.is_spread(room) => Some(self.idlest()),
+                _ => Some(here),
+            };
         }
         let stays = is_placed || self.placement == Placement::Accept || spread == Spread::Always;
-        let reserve = reserve(self.table_slots, TABLE_RESERVE_MOVES);
         let free = self.shared.neighbour(home).free_slots.load(Ordering::Relaxed);
         match (stays, free > reserve) {
             (false, true) => Some(home),
             (true, _) if spread != Spread::Never || self.placement == Placement::Accept => {
-                Some(self.id)
+                Some(here)
             }
-            (false, false) if spread != Spread::Never => Some(self.id),
+            (false, false) if spread != Spread::Never => Some(here),
             _ => None,
         }
     }
@@ -466,9 +472,4 @@ impl State {
         self.push_own(id, refusal.to_bytes());
         self.begin_closing(id, Disconnect::Refused);
     }
-}
-
-/// Slots that are kept free.
-pub(super) fn reserve(table_slots: usize, one_in: usize) -> usize {
-    (table_slots / one_in).max(4)
 }
