@@ -33,10 +33,15 @@ pub const STRIKES_MAX: u32 = 20;
 pub const DEADLINES_PER_TURN: usize = 1024;
 /// Connections that a shutdown closes a second at least, and a shard in one turn at most.
 pub const DRAIN_PER_SECOND_MIN: u64 = 2000;
-/// Share of a table (one in so many) that moves leave free, and that accepting leaves free.
+/// Share of a table (one in so many) that those who sit leave free: for newcomers, until they are
+/// sent to another shard or refused.
 pub const TABLE_RESERVE_MOVES: usize = 50;
-/// See [`TABLE_RESERVE_MOVES`]; accepting goes on longer than moves do.
+/// Fewest slots that [`TABLE_RESERVE_MOVES`] is.
+pub const TABLE_RESERVE_MOVES_MIN: usize = 6;
+/// Share of a table (one in so many) that accepting leaves free: it goes on longer than moves do.
 pub const TABLE_RESERVE_ACCEPT: usize = 200;
+/// Fewest slots that [`TABLE_RESERVE_ACCEPT`] is.
+pub const TABLE_RESERVE_ACCEPT_MIN: usize = 2;
 /// Sockets a ring's table can hold (`IORING_MAX_FIXED_FILES`).
 pub const TABLE_SLOTS_MAX: usize = 1 << 20;
 /// Shards of one process: queues between them grow with their square.
@@ -44,7 +49,25 @@ pub const SHARDS_MAX: usize = 1024;
 /// Requests that one plain HTTP connection may take to be read (hyper's header timeout).
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-const _: () = assert!(TABLE_RESERVE_ACCEPT > TABLE_RESERVE_MOVES, "accept outlasts moves");
+/// Slots that those who sit leave free of a table of so many.
+#[must_use]
+pub const fn moves_reserve(table_slots: usize) -> usize {
+    let share = table_slots / TABLE_RESERVE_MOVES;
+    if share > TABLE_RESERVE_MOVES_MIN { share } else { TABLE_RESERVE_MOVES_MIN }
+}
+
+/// Slots that accepting leaves free of a table of so many; it begins again at twice as many.
+#[must_use]
+pub const fn accept_reserve(table_slots: usize) -> usize {
+    let share = table_slots / TABLE_RESERVE_ACCEPT;
+    if share > TABLE_RESERVE_ACCEPT_MIN { share } else { TABLE_RESERVE_ACCEPT_MIN }
+}
+
+const _: () = assert!(
+    TABLE_RESERVE_ACCEPT > 2 * TABLE_RESERVE_MOVES
+        && 2 * TABLE_RESERVE_ACCEPT_MIN < TABLE_RESERVE_MOVES_MIN,
+    "a full shard accepts again as soon as its newcomers have been sent on"
+);
 const _: () = assert!(SEND_SEGMENTS_MAX <= 1024, "UIO_MAXIOV");
 const _: () = assert!(BUFFERS_TOTAL >= BUFFERS_MIN && BUFFERS_TOTAL <= 32768, "buffer ring");
 const _: () = assert!(TABLE_SLOTS_MAX < 1 << crate::id::SLOT_BITS, "a slot fits a tag");

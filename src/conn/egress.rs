@@ -78,8 +78,8 @@ impl Egress {
         }
     }
 
-    /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only the
-    /// newest stays.
+    /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only
+    /// the newest stays.
     pub fn restore(&mut self, rest: Vec<Segment>) {
         for segment in rest.into_iter().rev() {
             self.bytes += segment.len();
@@ -145,14 +145,16 @@ impl Egress {
         (missed.messages > 0).then_some(missed)
     }
 
-    /// Queues a notice in front of everything that has not begun.
+    /// Queues a notice where frames of the room were dropped: in front of the oldest that is left,
+    /// and behind everything older, an earlier notice included.
     pub fn insert_notice(&mut self, notice: Segment) {
-        let begun = self.queue.front().is_some_and(is_begun);
-        self.bytes += notice.len();
-        if begun && !self.split_begun(0) {
-            // A begun segment of the connection's own is one frame: the notice goes behind it.
+        let is_behind = |queued: &Segment| !is_own(queued) && !is_begun(queued);
+        if !self.queue.is_empty() {
+            self.split_begun(0);
         }
-        self.queue.insert(usize::from(begun), notice);
+        let at = self.queue.iter().position(is_behind).unwrap_or(self.queue.len());
+        self.bytes += notice.len();
+        self.queue.insert(at, notice);
     }
 
     /// Separates the frame that has begun, at the front of segment `at`, from the frames behind it.
@@ -266,9 +268,25 @@ mod tests {
         assert_eq!(egress.take_missed(), None);
         egress.insert_notice(own(b"lag"));
         let mut wanted = vec![0x81; 6];
-        wanted.extend_from_slice(b"lagown");
+        wanted.extend_from_slice(b"ownlag");
         wanted.extend_from_slice(&[0x81; 20]);
         assert_eq!(drain(&mut egress), wanted);
+    }
+
+    #[test]
+    fn notices_come_in_the_order_of_what_they_tell_of() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2]));
+        let rest = egress.take().unwrap().rest(5);
+        egress.restore(rest);
+        assert_eq!(egress.drop_oldest(0), 1);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 2 }));
+        egress.insert_notice(own(b"first"));
+        egress.push(room(&[3, 4]));
+        assert_eq!(egress.drop_oldest(20), 1);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 3 }));
+        egress.insert_notice(own(b"second"));
+        assert_eq!(drain(&mut egress)[5..16], *b"firstsecond");
     }
 
     #[test]
@@ -280,6 +298,22 @@ mod tests {
         assert_eq!(drain(&mut egress), b"own");
         assert_eq!(egress.bytes(), 0);
         assert!(!egress.is_empty(), "the reader has to be told");
+    }
+
+    #[test]
+    fn notices_that_wait_stay_in_order() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2, 3, 4]));
+        let rest = egress.take().unwrap().rest(5);
+        egress.restore(rest);
+        for notice in [b"lag2", b"lag3"] {
+            assert_eq!(egress.drop_oldest(egress.bytes() - 1), 1);
+            egress.insert_notice(own(notice));
+        }
+        let mut wanted = vec![0x81; 5];
+        wanted.extend_from_slice(b"lag2lag3");
+        wanted.extend_from_slice(&[0x81; 10]);
+        assert_eq!(drain(&mut egress), wanted);
     }
 
     #[test]

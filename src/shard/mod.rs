@@ -189,6 +189,10 @@ impl State {
         &self.shared
     }
 
+    pub(crate) fn free_slots(&self) -> usize {
+        self.table_slots.saturating_sub(self.conns.len())
+    }
+
     /// Whether a shutdown is under way.
     #[must_use]
     pub fn is_draining(&self) -> bool {

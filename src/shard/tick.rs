@@ -104,7 +104,7 @@ impl<I: Io> Shard<I> {
         state.counters.set(Counter::connections, state.conns.len() as u64);
         let lent = state.buffers.saturating_sub(self.io.buffers_free());
         state.counters.set(Counter::buffers_lent, lent as u64);
-        let free = state.table_slots.saturating_sub(state.conns.len());
+        let free = state.free_slots();
         let neighbour = state.shared.neighbour(state.id);
         neighbour.free_slots.store(free, Ordering::Relaxed);
         neighbour.moved_at.store(state.now.0, Ordering::Relaxed);

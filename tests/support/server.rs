@@ -100,7 +100,7 @@ impl Server {
     #[track_caller]
     pub fn with(change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Self::command();
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "info"]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         change(&mut command);
         Self::spawn(command)
     }
