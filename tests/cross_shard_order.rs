@@ -250,8 +250,8 @@ fn start_with_files(files: usize, arguments: &[&str]) -> Server {
 #[test]
 fn a_room_whose_shard_is_full_takes_members_on_the_other_one() {
     let server = start_with_files(100, &["--shards", "2"]);
-    // Nearly what both tables hold, their reserves left free. The kernel has each shard accept about
-    // half of them: who finds the room's shard full stays on the other, or is sent there.
+    // Nearly what both tables hold, their reserves left free. The kernel has each shard accept
+    // about half of them: who finds the room's shard full stays on the other, or is sent there.
     const MEMBERS: usize = 180;
     let mut clients: Vec<Client> = Vec::new();
     for n in 0..MEMBERS {

@@ -1,6 +1,6 @@
 //! The whole server in one thread, over a simulated kernel, from a seed.
 //!
-//! `RINGHALL_SIM_SEEDS=n` runs so many seeds (300 by default); `RINGHALL_SIM_SEED=n` replays one and
+//! `SIM_SEEDS=n` runs so many seeds (300 by default); `SIM_SEED=n` replays one and
 //! tells what happens. A seed that fails is printed with the command that replays it.
 
 #[path = "sim/check.rs"]
@@ -52,11 +52,11 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn every_seed_keeps_the_invariants() {
-    if let Some(seed) = number("RINGHALL_SIM_SEED") {
+    if let Some(seed) = number("SIM_SEED") {
         return run::run(seed, None, true);
     }
     let seeds: Vec<_> =
-        KNOWN.iter().copied().chain(1..=number("RINGHALL_SIM_SEEDS").unwrap_or(SEEDS)).collect();
+        KNOWN.iter().copied().chain(1..=number("SIM_SEEDS").unwrap_or(SEEDS)).collect();
     std::panic::set_hook(Box::new(|panic| {
         let seed = SEED.get();
         let _ = writeln!(std::io::stderr(), "seed {seed}: {panic}");
@@ -67,7 +67,7 @@ fn every_seed_keeps_the_invariants() {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&seeds, &next))).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("caught")).collect()
     });
-    let replay = |seed: &u64| format!("\n  RINGHALL_SIM_SEED={seed} cargo test --test sim");
+    let replay = |seed: &u64| format!("\n  SIM_SEED={seed} cargo test --test sim");
     let replays: String = failed.iter().map(replay).collect();
     assert!(failed.is_empty(), "{} of {} seeds failed:{replays}", failed.len(), seeds.len());
 }
