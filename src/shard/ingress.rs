@@ -306,6 +306,7 @@ impl State {
                 if !echoes.is_empty() {
                     self.push_own(id, std::mem::take(echoes));
                 }
+                self.notify_lag(id);
                 self.push_own(id, frame);
                 Some(Ended::Closed)
             }
