@@ -30,6 +30,8 @@ pub struct Chaos {
     pub multishot_ends: u8,
     /// Steps that a message between rings travels at most.
     pub travel: u64,
+    /// Departures that find the other table full.
+    pub full_tables: u8,
     /// Detachments that find no descriptor.
     pub detach_errors: u8,
     /// Accepts that end by themselves.
@@ -203,7 +205,9 @@ impl World {
     fn arrive(&mut self, message: Message) {
         match message {
             Message::Depart { from, conn, socket, to, parcel } => {
-                let Some(slot) = self.place(to, socket) else {
+                let is_full = self.chance(self.chaos.full_tables);
+                let place = if is_full { None } else { self.place(to, socket) };
+                let Some(slot) = place else {
                     self.sockets[socket].holders -= 1;
                     self.note(|| format!("{from}: {conn:?} stays, {to} is full"));
                     let error = Errno::NFILE;

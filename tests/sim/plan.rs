@@ -54,12 +54,20 @@ pub struct Plan {
     pub messages: usize,
     /// Bytes of one at most, as far as the limits allow.
     pub message_bytes: usize,
+    /// Within so many milliseconds everybody connects.
+    pub rush: u64,
     /// Whether the shutdown is for good.
     pub for_good: bool,
+    /// After so many milliseconds of it, whoever is left is cut.
+    pub grace: u64,
 }
 
 fn pick<T: Copy>(random: &mut Rng, choices: &[T]) -> T {
     choices[random.usize(0..choices.len())]
+}
+
+fn rarely(random: &mut Rng, choices: &[usize]) -> Option<usize> {
+    (random.u8(0..7) == 0).then(|| pick(random, choices))
 }
 
 impl Plan {
@@ -95,7 +103,9 @@ impl Plan {
             saturates: random.u8(0..3) == 0,
             messages: pick(random, &[3, 10, 30]),
             message_bytes: pick(random, &[10, 200, 3000, 20_000]).min(limits.message_bytes / 2),
+            rush: pick(random, &[1, 20, 200, 3000]),
             for_good: random.bool(),
+            grace: pick(random, &[0, 5, 100, 12_000, 12_000]),
             limits,
             reloads,
         }
@@ -148,10 +158,10 @@ fn limits(random: &mut Rng, spread: Spread) -> Limits {
         announce_max: pick(random, &[0, 1, 2, 4, 256]),
         announce_every: pick(random, &[Duration::from_millis(100), Duration::from_secs(1)]),
         spread,
-        members_max: pick(random, &[None, None, None, Some(2), Some(5)]),
-        rooms_max: pick(random, &[None, None, None, Some(1), Some(2)]),
-        connections_max: pick(random, &[5, 1000, 1000, 1000]),
-        connections_per_address: pick(random, &[None, None, Some(2), Some(100)]),
+        members_max: rarely(random, &[2, 5]),
+        rooms_max: rarely(random, &[1, 2]),
+        connections_max: rarely(random, &[5]).unwrap_or(1000),
+        connections_per_address: rarely(random, &[2, 100]),
         queue_bytes_total: pick(random, &[least, 3 * least, 1 << 28, 1 << 28]),
         http_connections: pick(random, &[1, 100]),
         head_bytes: pick(random, &[1024, 16 << 10]),
@@ -187,6 +197,7 @@ fn chaos(random: &mut Rng) -> Chaos {
         lulls: pick(random, &[0, 20, 50]),
         multishot_ends: pick(random, &[0, 5, 30]),
         travel: pick(random, &[0, 3, 20]),
+        full_tables: pick(random, &[0, 0, 10, 50]),
         detach_errors: pick(random, &[0, 30]),
         accept_errors: pick(random, &[0, 0, 5]),
     }

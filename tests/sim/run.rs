@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use fastrand::Rng;
+use ringhall::counters::{ALL, REASONS_MAX};
 use ringhall::id::RoomKey;
 use ringhall::shard::shared::{Farewell, Order};
 
@@ -25,6 +26,9 @@ const STEPS_MAX: u64 = 400_000;
 const SOON: u64 = 150;
 /// How long everybody is left alone: longer than any timeout of the defaults, in milliseconds.
 const LONG: u64 = 150_000;
+
+/// What shards have counted: by counter, and closes and refusals by reason.
+pub type Tally = [Vec<u64>; 3];
 
 /// A world, its server and its clients.
 pub struct Sim {
@@ -46,7 +50,9 @@ pub struct Sim {
 }
 
 /// Runs a seed, perhaps with a planted bug.
-pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) {
+///
+/// What its shards have counted, and their closes by reason.
+pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     let mut sim = Sim::new(Plan::of(seed), plant, trace);
     sim.live();
     sim.settle();
@@ -60,6 +66,7 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) {
     sim.shut_down();
     sim.judge(false);
     check::at_end(&mut sim);
+    sim.tally()
 }
 
 impl Sim {
@@ -90,6 +97,16 @@ impl Sim {
     /// Milliseconds since the beginning.
     pub fn now(&self) -> u64 {
         self.world.borrow().now
+    }
+
+    fn tally(&self) -> Tally {
+        let shards = || self.host.shared.neighbours.iter().map(|shard| &shard.counters);
+        let reasons = 0..REASONS_MAX;
+        [
+            ALL.iter().map(|counter| shards().map(|shard| shard.get(*counter)).sum()).collect(),
+            reasons.clone().map(|reason| shards().map(|shard| shard.closed(reason)).sum()).collect(),
+            reasons.map(|reason| shards().map(|shard| shard.refused(reason)).sum()).collect(),
+        ]
     }
 
     fn judge(&self, at_rest: bool) {
@@ -156,7 +173,7 @@ impl Sim {
         let farewell =
             if self.plan.for_good { Farewell::ForGood } else { Farewell::ComeBack };
         self.host.order(&Order::Drain(farewell));
-        let until = self.now() + 10_000;
+        let until = self.now() + self.plan.grace;
         while !self.host.has_ended() && self.now() < until {
             if !self.step() && !self.jump(500) {
                 self.pass(500);
