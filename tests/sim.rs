@@ -92,10 +92,12 @@ fn work(seeds: &[u64], next: &AtomicU64) -> Done {
         let at = next.fetch_add(1, Ordering::Relaxed);
         let Some(&seed) = usize::try_from(at).ok().and_then(|at| seeds.get(at)) else { break };
         SEED.set(seed);
+        let since = std::time::Instant::now();
         match catch_unwind(AssertUnwindSafe(|| run::run(seed, None, false))) {
             Ok(tally) => add(&mut done.tally, &tally),
             Err(_) => done.failed.push(seed),
         }
+        eprintln!("TIME {seed} {} {}", since.elapsed().as_millis(), run::STEPS.take());
     }
     done
 }

@@ -15,6 +15,9 @@ use ringhall::shard::shared::Shared;
 
 use crate::kernel::Chaos;
 
+/// Times that all clients' pipes may have to be filled: bounds the steps of a run.
+const BYTES_A_PIPE: usize = 10_000;
+
 /// One simulated world.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -84,8 +87,14 @@ impl Plan {
             let mode = if random.u8(0..3) == 0 { Mode::Raw } else { Mode::Json };
             (mode, random.usize(0..shards))
         });
-        let rooms = rooms.collect();
+        let rooms: Vec<_> = rooms.collect();
         let least_pipe = pick(random, &[16, 200, 2000]);
+        let most_pipe = least_pipe * pick(random, &[1, 4, 50]);
+        let clients = pick(random, &[2, 6, 12, 24, 40]);
+        let messages = pick(random, &[3, 10, 30]);
+        let crowd = clients / rooms.len() + 1;
+        let affordable = BYTES_A_PIPE * (least_pipe + most_pipe) / (clients * messages * crowd);
+        let message_bytes = pick(random, &[10, 200, 3000, 20_000]).min(limits.message_bytes / 2);
         Self {
             seed,
             shards,
@@ -94,15 +103,15 @@ impl Plan {
             buffers: pick(random, &[1, 2, 4, 16]),
             lane_messages: pick(random, &[1, 2, 4, 64]),
             lane_bytes: pick(random, &[least_lane, 2 * least_lane, 1 << 20]),
-            clients: pick(random, &[2, 6, 12, 24, 40]),
+            clients,
             rooms,
-            pipe_bytes: (least_pipe, least_pipe * pick(random, &[1, 4, 50])),
+            pipe_bytes: (least_pipe, most_pipe),
             chaos: chaos(random),
             leaps: random.u8(0..4) == 0,
             long_idle: random.u8(0..3) == 0,
             saturates: random.u8(0..3) == 0,
-            messages: pick(random, &[3, 10, 30]),
-            message_bytes: pick(random, &[10, 200, 3000, 20_000]).min(limits.message_bytes / 2),
+            messages,
+            message_bytes: message_bytes.min(affordable.max(10)),
             rush: pick(random, &[1, 20, 200, 3000]),
             for_good: random.bool(),
             grace: pick(random, &[0, 5, 100, 12_000, 12_000]),

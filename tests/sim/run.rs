@@ -12,7 +12,7 @@ use ringhall::counters::{ALL, REASONS_MAX};
 use ringhall::id::RoomKey;
 use ringhall::shard::shared::{Farewell, Order};
 
-use crate::check;
+use crate::check::{self, Bounds};
 use crate::client::Client;
 use crate::host::Host;
 use crate::kernel::{Plant, World};
@@ -27,6 +27,7 @@ const SOON: u64 = 150;
 /// How long everybody is left alone: longer than any timeout of the defaults, in milliseconds.
 const LONG: u64 = 150_000;
 
+thread_local! { pub static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
 /// What shards have counted: by counter, and closes and refusals by reason.
 pub type Tally = [Vec<u64>; 3];
 
@@ -46,6 +47,8 @@ pub struct Sim {
     pub drained_at: Option<u64>,
     /// When whoever was left was cut.
     pub cut_at: Option<u64>,
+    /// What each turn is measured by.
+    pub bounds: Bounds,
     random: Rng,
 }
 
@@ -66,6 +69,7 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     sim.shut_down();
     sim.judge(false);
     check::at_end(&mut sim);
+    STEPS.set(sim.world.borrow().step);
     sim.tally()
 }
 
@@ -91,7 +95,8 @@ impl Sim {
         let clients = clients.collect();
         let world = Rc::new(RefCell::new(world));
         let host = Host::start(&plan, shared, &world);
-        Self { plan, rooms, world, host, clients, drained_at: None, cut_at: None, random }
+        let bounds = Bounds::of(&plan);
+        Self { plan, rooms, world, host, clients, drained_at: None, cut_at: None, bounds, random }
     }
 
     /// Milliseconds since the beginning.
