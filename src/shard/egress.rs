@@ -214,8 +214,8 @@ impl State {
         self.weigh(id);
     }
 
-    /// Tells a reader that catches up what it has missed.
-    fn notify_lag(&mut self, id: ConnId) {
+    /// Tells a reader that catches up, or whose last words are to follow, what it has missed.
+    pub(super) fn notify_lag(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let (kind, seat) = (conn.kind, conn.seat);
         let Some(egress) = &mut conn.egress else { return };
