@@ -259,11 +259,10 @@ fn lags_that_had_to_wait_behind_a_frame_come_in_their_order() {
 #[test]
 fn one_payload_larger_than_the_queue_never_cuts_a_reader_that_keeps_up() {
     for policy in ["disconnect", "drop_oldest"] {
-        let server = server(policy, &[
-            "client.queue_bytes=4KiB",
-            "rooms.tick_bytes=2KiB",
-            "client.message_bytes=1MiB",
-        ]);
+        let server = server(
+            policy,
+            &["client.queue_bytes=4KiB", "rooms.tick_bytes=2KiB", "client.message_bytes=1MiB"],
+        );
         let mut reader = Client::connect_small(server.address(), "/ws/lobby/reader", 64 << 10);
         let mut pair = Pair::join(&server);
         let mut ledger = Ledger::default();
