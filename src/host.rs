@@ -13,6 +13,7 @@
 //!    behind a busy shard.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,10 +58,17 @@ impl Clock {
     }
 }
 
+/// An upgrade that plain HTTP answers, and counts.
+struct Promised {
+    upgrade: Upgrade,
+    /// Where connections are counted by address.
+    address: Option<IpAddr>,
+}
+
 /// A socket that plain HTTP has upgraded.
 struct Returned {
     fd: OwnedFd,
-    upgrade: Upgrade,
+    promised: Promised,
     leftover: Vec<u8>,
 }
 
@@ -69,7 +77,7 @@ struct Returned {
 struct Lobby {
     returned: RefCell<Vec<Returned>>,
     /// Upgrades that hyper is about to answer, by token.
-    pending: RefCell<Vec<Option<Upgrade>>>,
+    pending: RefCell<Vec<Option<Promised>>>,
     notify: Notify,
     /// Plain HTTP connections of this shard.
     guests: Cell<usize>,
@@ -103,7 +111,8 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
     shard.start();
     loop {
         for returned in lobby.returned.take() {
-            shard.adopt(returned.fd, returned.upgrade, returned.leftover);
+            let Promised { upgrade, address } = returned.promised;
+            shard.adopt(returned.fd, upgrade, address, returned.leftover);
         }
         let now = host.clock.now();
         let next = shard.turn(now);
@@ -200,13 +209,23 @@ struct Doorman {
 }
 
 impl Upgrades for Doorman {
-    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal> {
+    fn judge(&self, upgrade: Upgrade, peer: Option<IpAddr>) -> Result<Accepted, Refusal> {
         let limits = self.shared.limits();
         if upgrade.route == Route::Echo && !limits.echo_enabled {
             let message = "/echo is switched off (echo.enabled = false)";
             return Err(Refusal::new(RefusalKind::EchoDisabled, message));
         }
+        let address = peer.filter(|_| limits.connections_per_address.is_some());
+        if let (Some(address), Some(limit)) = (address, limits.connections_per_address)
+            && !self.shared.addresses.enter(address, limit)
+        {
+            let message = "too many connections from this address \
+                           (limits.connections_per_address); close some or try again later";
+            let retry = fastrand::u32(1..=10);
+            return Err(Refusal::for_now(RefusalKind::TooManyConnections, message, retry));
+        }
         if !self.shared.admit(limits.connections_max) {
+            self.leave(address);
             let message = "the server holds as many connections as limits.connections_max allows";
             let retry = fastrand::u32(1..=10);
             return Err(Refusal::for_now(RefusalKind::Full, message, retry));
@@ -217,26 +236,24 @@ impl Upgrades for Doorman {
         if free == pending.len() {
             pending.push(None);
         }
-        pending[free] = Some(upgrade);
+        pending[free] = Some(Promised { upgrade, address });
         Ok(Accepted { response, token: free as u64 })
     }
 
     fn taken(&self, token: u64, stream: std::net::TcpStream, leftover: Vec<u8>) {
-        let upgrade = self.take_pending(token);
+        let Some(promised) = self.take_pending(token) else { return };
         // The ring's operations wait by themselves; a nonblocking socket would make them fail.
-        let blocking = stream.set_nonblocking(false);
-        let (Some(upgrade), Ok(())) = (upgrade, blocking) else {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-            return;
-        };
-        let returned = Returned { fd: stream.into(), upgrade, leftover };
+        if stream.set_nonblocking(false).is_err() {
+            return self.uncount(&promised);
+        }
+        let returned = Returned { fd: stream.into(), promised, leftover };
         self.lobby.returned.borrow_mut().push(returned);
         self.lobby.notify.notify_one();
     }
 
     fn abandoned(&self, token: u64) {
-        if self.take_pending(token).is_some() {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(promised) = self.take_pending(token) {
+            self.uncount(&promised);
         }
     }
 
@@ -246,7 +263,18 @@ impl Upgrades for Doorman {
 }
 
 impl Doorman {
-    fn take_pending(&self, token: u64) -> Option<Upgrade> {
+    fn uncount(&self, promised: &Promised) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.leave(promised.address);
+    }
+
+    fn leave(&self, address: Option<IpAddr>) {
+        if let Some(address) = address {
+            self.shared.addresses.leave(address);
+        }
+    }
+
+    fn take_pending(&self, token: u64) -> Option<Promised> {
         let mut pending = self.lobby.pending.borrow_mut();
         pending.get_mut(usize::try_from(token).ok()?)?.take()
     }

@@ -435,7 +435,8 @@ fn rooms_hear_nothing_of_each_other() {
     }
     for (n, member) in members.iter_mut().enumerate() {
         for offset in 1..=5 {
-            let wanted = json!({"room": format!("room{n}"), "sender": "ann", "content": n, "offset": offset});
+            let room = format!("room{n}");
+            let wanted = json!({"room": room, "sender": "ann", "content": n, "offset": offset});
             assert_eq!(member.recv_json(), wanted);
         }
     }

@@ -15,6 +15,8 @@ mod kernel;
 mod log;
 #[path = "sim/oracle.rs"]
 mod oracle;
+#[path = "sim/oracle_raw.rs"]
+mod oracle_raw;
 #[path = "sim/plan.rs"]
 mod plan;
 #[path = "sim/run.rs"]

@@ -78,8 +78,8 @@ impl Egress {
         }
     }
 
-    /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only the
-    /// newest stays.
+    /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only
+    /// the newest stays.
     pub fn restore(&mut self, rest: Vec<Segment>) {
         for segment in rest.into_iter().rev() {
             self.bytes += segment.len();
@@ -145,16 +145,15 @@ impl Egress {
         (missed.messages > 0).then_some(missed)
     }
 
-    /// Queues a notice in front of the first of the room's frames that has not begun: what it tells
-    /// of is missing right there. Earlier notices, and whatever else is the connection's own, stay
-    /// before it.
+    /// Queues a notice where frames of the room were dropped: in front of the oldest that is left,
+    /// and behind everything older, an earlier notice included.
     pub fn insert_notice(&mut self, notice: Segment) {
-        self.bytes += notice.len();
+        let is_behind = |queued: &Segment| !is_own(queued) && !is_begun(queued);
         if !self.queue.is_empty() {
             self.split_begun(0);
         }
-        let waits = |segment: &Segment| !is_own(segment) && !is_begun(segment);
-        let at = self.queue.iter().position(waits).unwrap_or(self.queue.len());
+        let at = self.queue.iter().position(is_behind).unwrap_or(self.queue.len());
+        self.bytes += notice.len();
         self.queue.insert(at, notice);
     }
 
@@ -299,6 +298,22 @@ mod tests {
         assert_eq!(drain(&mut egress), b"own");
         assert_eq!(egress.bytes(), 0);
         assert!(!egress.is_empty(), "the reader has to be told");
+    }
+
+    #[test]
+    fn notices_that_wait_stay_in_order() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2, 3, 4]));
+        let rest = egress.take().unwrap().rest(5);
+        egress.restore(rest);
+        for notice in [b"lag2", b"lag3"] {
+            assert_eq!(egress.drop_oldest(egress.bytes() - 1), 1);
+            egress.insert_notice(own(notice));
+        }
+        let mut wanted = vec![0x81; 5];
+        wanted.extend_from_slice(b"lag2lag3");
+        wanted.extend_from_slice(&[0x81; 10]);
+        assert_eq!(drain(&mut egress), wanted);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -43,11 +44,11 @@ pub struct Accepted {
 /// The shard, as far as a later upgrade needs it: a proxy's connection has carried plain requests,
 /// and now becomes somebody's WebSocket.
 pub trait Upgrades {
-    /// Judges a well-formed upgrade.
+    /// Judges a well-formed upgrade of this client, where its address is known.
     ///
     /// # Errors
     /// The refusal: the connection goes on with plain requests.
-    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal>;
+    fn judge(&self, upgrade: Upgrade, peer: Option<IpAddr>) -> Result<Accepted, Refusal>;
 
     /// Takes the socket back (nonblocking), and the bytes that were read beyond the request head:
     /// the first frames. The 101 is out.
@@ -89,11 +90,16 @@ impl Site {
         self
     }
 
-    async fn answer(&self, request: Request<Incoming>, promise: &Promise) -> Response {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Option<IpAddr>,
+        promise: &Promise,
+    ) -> Response {
         let mut response = match connection::judge(&request) {
             Err(refusal) => refusal::of(&refusal),
             Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
-                match upgrades.judge(upgrade) {
+                match upgrades.judge(upgrade, peer) {
                     Err(refusal) => refusal::of(&refusal),
                     Ok(accepted) => {
                         let on_upgrade = hyper::upgrade::on(request);
@@ -171,10 +177,11 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
         Ok(socket) => socket,
         Err(error) => return tracing::warn!(%error, "a plain connection could not be served"),
     };
+    let peer = socket.peer_addr().ok().map(|address| address.ip().to_canonical());
     let promise = Rc::new(Promise::default());
     let service = service_fn(|request| {
         let (site, promise) = (site.clone(), promise.clone());
-        async move { Ok::<_, Infallible>(site.answer(request, &promise).await) }
+        async move { Ok::<_, Infallible>(site.answer(request, peer, &promise).await) }
     });
     let wire = Wire::new(socket, prefix, site.bounds);
     let over = connection::converse(wire, site.bounds, site.closing.clone(), service).await;

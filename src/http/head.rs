@@ -83,8 +83,18 @@ impl HeadProgress {
             // RFC 9112 section 2.2: "a server that is expecting to receive and parse a
             // request-line SHOULD ignore at least one empty line (CRLF) received prior to the
             // request-line".
-            let blank = bytes[self.blank..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-            self.blank += blank.count();
+            loop {
+                match &bytes[self.blank..] {
+                    [b'\n', ..] => self.blank += 1,
+                    [b'\r', b'\n', ..] => self.blank += 2,
+                    [] | [b'\r'] => {
+                        self.searched = self.blank;
+                        return None;
+                    }
+                    // Also a carriage return alone: no blank line, but the start of a bad head.
+                    _ => break,
+                }
+            }
             self.searched = self.blank;
         }
         while let Some(found) = memchr::memchr(b'\n', &bytes[self.searched..]) {
@@ -253,6 +263,8 @@ mod tests {
             assert_eq!(status([blank, UPGRADE].concat()), 101, "{blank:?}");
         }
         assert_eq!(status(["\r\r\n", UPGRADE].concat()), 400);
+        // A carriage return alone is no blank line: what follows has an end that can be found.
+        assert_eq!(status(["\n".repeat(80).as_str(), "\r\r"].concat()), 400);
     }
 
     #[test]

@@ -40,12 +40,18 @@ impl<I: Io> Shard<I> {
         self.io.accept();
     }
 
-    /// Takes in a connection that plain HTTP has upgraded and answered.
-    pub fn adopt(&mut self, fd: OwnedFd, upgrade: Upgrade, leftover: Vec<u8>) {
+    /// Takes in a connection that plain HTTP has upgraded and answered; whoever judged its request
+    /// has counted it.
+    pub fn adopt(
+        &mut self,
+        fd: OwnedFd,
+        upgrade: Upgrade,
+        address: Option<IpAddr>,
+        leftover: Vec<u8>,
+    ) {
+        let upgrade = Some(upgrade);
         let snapshot =
-            Snapshot { upgrade: Some(upgrade), answered: true, leftover, ..Snapshot::default() };
-        // Its request was answered already: it is counted, and never refused for the count.
-        let _counted = self.state.shared.admit(usize::MAX);
+            Snapshot { upgrade, answered: true, address, leftover, ..Snapshot::default() };
         self.io.adopt(fd, snapshot.write());
     }
 
@@ -317,6 +323,9 @@ impl<I: Io> Shard<I> {
     pub(super) fn adopt_failed(&mut self, parcel: &Parcel, error: Errno) {
         let state = &mut self.state;
         state.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = Snapshot::read(parcel).and_then(|snapshot| snapshot.address) {
+            state.shared.addresses.leave(address);
+        }
         let bytes = parcel.0.len();
         tracing::warn!(%error, bytes, "an upgraded connection found no slot in the table");
     }

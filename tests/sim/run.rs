@@ -15,9 +15,9 @@ use crate::check;
 use crate::client::Client;
 use crate::host::Host;
 use crate::kernel::{Plant, World};
-use crate::oracle;
 use crate::plan::Plan;
 use crate::script::{Role, Script};
+use crate::{oracle, oracle_raw};
 
 /// Steps in which all scripts have to be through.
 const STEPS_MAX: u64 = 400_000;
@@ -50,7 +50,7 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) {
     let mut sim = Sim::new(Plan::of(seed), plant, trace);
     sim.live();
     sim.settle();
-    oracle::check(&sim, true);
+    sim.judge(true);
     check::at_rest(&mut sim);
     if sim.plan.long_idle {
         sim.leave_alone();
@@ -58,7 +58,7 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) {
         check::after_silence(&sim);
     }
     sim.shut_down();
-    oracle::check(&sim, false);
+    sim.judge(false);
     check::at_end(&mut sim);
 }
 
@@ -90,6 +90,11 @@ impl Sim {
     /// Milliseconds since the beginning.
     pub fn now(&self) -> u64 {
         self.world.borrow().now
+    }
+
+    fn judge(&self, at_rest: bool) {
+        oracle::check(self, at_rest);
+        oracle_raw::check(self, at_rest);
     }
 
     /// Lets the clients do what their scripts say.

@@ -298,7 +298,8 @@ impl Client {
     }
 
     /// Pings, and gives everything that came before the pong: what was on its way is here then,
-    /// and what has not come will not come for anything sent before this call.
+    /// and on `/echo` what has not come will not come for anything sent before this call. In a room
+    /// a pong may pass what was said just before it: there, say something and wait for that.
     ///
     /// # Panics
     /// If no pong comes.

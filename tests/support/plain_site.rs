@@ -5,7 +5,7 @@
 //! Never: outlives its test.
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -144,7 +144,7 @@ struct Shard {
 }
 
 impl Upgrades for Shard {
-    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal> {
+    fn judge(&self, upgrade: Upgrade, _peer: Option<IpAddr>) -> Result<Accepted, Refusal> {
         if upgrade.route != Route::Echo {
             return Err(Refusal::for_now(RefusalKind::RoomFull, "Come back later.", 2));
         }

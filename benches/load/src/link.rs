@@ -31,8 +31,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects to `port` of one of the loopback addresses, chosen by `number`; the kernel picks the
-    /// source port. `receive_bytes` bounds the receive buffer.
+    /// Connects to `port` of one of the loopback addresses, chosen by `number`; the kernel picks
+    /// the source port. `receive_bytes` bounds the receive buffer.
     ///
     /// # Errors
     /// What the kernel says.

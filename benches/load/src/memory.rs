@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 const PAGE: u64 = 4096;
-/// Free pages on the lists of single CPUs: the kernel does not count them as free, and on a busy box
-/// they come and go by a hundred MiB.
+/// Free pages on the lists of single CPUs: the kernel does not count them as free, and on a busy
+/// box they come and go by a hundred MiB.
 const ON_CPU_LISTS: &str = "on CPU lists";
 /// Caches whose pages stay when their objects go, as those of the round before have.
 const SOCKET_SLABS: [&str; 3] = ["TCP", "filp", "io_kiocb"];
@@ -42,7 +42,7 @@ impl Memory {
     /// Now.
     ///
     /// # Errors
-    /// If `/proc` is not there. Who may not read slabinfo (only root may) goes without.
+    /// If `/proc` is not there, or keeps slabinfo from us: only root may read it.
     pub fn now() -> io::Result<Self> {
         let mut memory = Self::default();
         for line in std::fs::read_to_string("/proc/meminfo")?.lines() {
@@ -62,7 +62,8 @@ impl Memory {
             }
         }
         memory.lines.insert(ON_CPU_LISTS.to_owned(), zones);
-        let slabs = std::fs::read_to_string("/proc/slabinfo").unwrap_or_default();
+        let slabs = std::fs::read_to_string("/proc/slabinfo")
+            .map_err(|error| io::Error::other(format!("/proc/slabinfo (as root): {error}")))?;
         for line in slabs.lines().skip(2) {
             let words: Vec<_> = line.split_whitespace().collect();
             let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());

@@ -52,7 +52,9 @@ impl Report {
     /// If the record cannot be written.
     pub fn finish(mut self, json: bool, record: bool) -> io::Result<bool> {
         let passed = self.failed == 0;
-        let command: Vec<_> = std::env::args().skip(1).collect();
+        let how = ["--json", "--record"];
+        let command: Vec<_> =
+            std::env::args().skip(1).filter(|word| !how.contains(&word.as_str())).collect();
         let commit = output("git", &["rev-parse", "HEAD"]);
         let object = format!(
             "{{\"bench\":\"{}\",\"passed\":{passed},\"command\":\"benches/{}\",\

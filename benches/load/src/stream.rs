@@ -79,7 +79,8 @@ impl Stream {
         let number = self.back.get(speaker).copied().unwrap_or(0) + self.unseen_of(speaker);
         let content = say(speaker, number);
         let wanted = format!(
-            "{{\"room\":\"big\",\"sender\":\"speaker{speaker}\",\"content\":{content},\"offset\":{offset}}}"
+            "{{\"room\":\"big\",\"sender\":\"speaker{speaker}\",\"content\":{content},\
+             \"offset\":{offset}}}"
         );
         if payload != wanted.as_bytes() {
             return Err(format!("wanted {wanted}, got {}", shown(payload)));
