@@ -135,6 +135,18 @@ fn all_members_see_one_order_whatever_shard_they_sit_on() {
     }
 }
 
+/// Says its numbers in a closed loop, so that nobody falls behind; when it is over, reads to the end.
+fn speak_until(mut client: Client, over: &AtomicBool, end: &Value) {
+    for n in 0u64.. {
+        client.send_json(&json!({ "content": n }));
+        read_to(&mut client, &json!(n));
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    read_to(&mut client, end);
+}
+
 #[test]
 fn who_joins_in_the_middle_gets_everything_from_its_offset_on() {
     for arguments in SPREADS {
@@ -145,30 +157,17 @@ fn who_joins_in_the_middle_gets_everything_from_its_offset_on() {
         std::thread::scope(|scope| {
             let first = clients.remove(0);
             let first = scope.spawn(|| speak_and_read(first, false, &end));
+            let (over, the_end) = (&over, &end);
             let speakers: Vec<_> = clients
-                .drain(..)
-                .map(|mut client| {
-                    let (over, end) = (&over, &end);
-                    scope.spawn(move || {
-                        // A closed loop, so that nobody falls behind.
-                        for n in 0u64.. {
-                            client.send_json(&json!({ "content": n }));
-                            read_to(&mut client, &json!(n));
-                            if over.load(Ordering::Relaxed) {
-                                break;
-                            }
-                        }
-                        read_to(&mut client, end);
-                    })
-                })
+                .into_iter()
+                .map(|client| scope.spawn(move || speak_until(client, over, the_end)))
                 .collect();
             let joiners: Vec<_> = (0..30)
                 .map(|n| {
                     let (client, joined) =
                         Client::join(server.address(), "room", &format!("late{n}"));
                     let offset = joined["offset"].as_u64().expect("a number");
-                    let end = &end;
-                    (n, offset, scope.spawn(move || speak_and_read(client, false, end)))
+                    (n, offset, scope.spawn(move || speak_and_read(client, false, the_end)))
                 })
                 .collect();
             over.store(true, Ordering::Relaxed);

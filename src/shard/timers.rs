@@ -189,7 +189,7 @@ impl<I: Io> Shard<I> {
             return state.end(id, Disconnect::HeartbeatTimeout);
         }
         // A little late by lot, so that those who came together are not pinged together.
-        let slack = millis(timeout).saturating_sub(millis(ping_after)) / 4;
+        let slack = millis(timeout).saturating_sub(millis(ping_after)).min(millis(ping_after)) / 4;
         let lot = state.random.u64(0..=slack);
         if silence.0 < millis(ping_after) {
             let due = Now(heard.after(ping_after).0 + lot);
@@ -203,7 +203,9 @@ impl<I: Io> Shard<I> {
             state.count(Counter::pings);
             state.push_own(id, ping);
         }
-        state.wheel.set(&mut state.conns, id.slot, heard.after(timeout));
+        // An answer moves nothing in the wheel: looked at no later than the next ping may be due.
+        let due = heard.after(timeout).min(state.now.after(ping_after));
+        state.wheel.set(&mut state.conns, id.slot, due);
     }
 }
 
