@@ -220,7 +220,8 @@ impl Storm {
             Ok(Then::Reset) => client.link.reset()?,
             Ok(Then::Over) => {}
             Err(error) => {
-                let far = format!("{error}, upgraded: {}, {} frames", client.upgraded, client.frames);
+                let far =
+                    format!("{error}, upgraded: {}, {} frames", client.upgraded, client.frames);
                 self.complain(client.kind, &far);
             }
         }
