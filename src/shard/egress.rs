@@ -21,7 +21,7 @@ use crate::limits::SlowPolicy;
 use crate::mesh::Mail;
 use crate::payload::{Batch, Payload, Segment};
 use crate::protocol::event::put_lag;
-use crate::room::hall::{Hall, Role};
+use crate::room::hall::{Hall, HallId, Role};
 use crate::shard::{Shard, State};
 
 impl<I: Io> Shard<I> {
@@ -169,7 +169,9 @@ impl<I: Io> Shard<I> {
 impl State {
     /// Takes a room's frames of this turn, and mails them to the other shards with members.
     fn flush_hall(&mut self, index: u32) -> Option<Payload> {
-        let Some(Hall { role: Role::Home(home), .. }) = self.halls.at(index) else { return None };
+        let hall = self.halls.at(index);
+        let Some(Hall { generation, role: Role::Home(home), .. }) = hall else { return None };
+        let id = HallId { index, generation: *generation };
         if !home.dirty || home.owed() {
             // `requeue` brings it back when the last acknowledgement has come.
             return None;
@@ -185,7 +187,8 @@ impl State {
         let batch = Arc::new(batch);
         for subscriber in &mut home.subscribers {
             subscriber.owes = true;
-            let mail = Mail::Payload { hall: subscriber.hall, batch: batch.clone() };
+            let (hall, batch) = (subscriber.hall, batch.clone());
+            let mail = Mail::Payload { home: id, hall, batch };
             self.mesh.post(subscriber.shard, mail);
         }
         Some(Payload::shared(batch))
