@@ -147,7 +147,9 @@ impl<I: Io> Shard<I> {
         let mut resumed = 0;
         for _ in 0..state.paused.len() {
             let Some(id) = state.paused.pop_front() else { break };
-            if !state.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PAUSED)) {
+            let Some(conn) = state.conns.get(id) else { continue };
+            let is_blocked = conn.kind == Kind::Echo && conn.flags.has(Flags::BLOCKED);
+            if !conn.flags.has(Flags::PAUSED) || is_blocked {
                 continue;
             }
             if state.may_take(id) {
@@ -197,11 +199,12 @@ impl State {
         self.counters.add(Counter::pauses, 1);
         let Some(conn) = self.conns.get(id) else { return };
         conn.flags.set(Flags::PAUSED);
-        let is_echo = conn.kind == Kind::Echo;
+        // Who waits for its own reader is looked at when that reads.
+        let is_blocked = conn.kind == Kind::Echo && conn.flags.has(Flags::BLOCKED);
         let cold = conn.cold();
         cold.stash = stash;
         cold.stash_start = start;
-        if !is_echo {
+        if !is_blocked {
             self.paused.push_back(id);
         }
     }
@@ -236,7 +239,9 @@ impl State {
             if at == bytes.len() {
                 break Ended::Whole;
             }
-            if !self.may_take(id) {
+            // More replies than input: a message that came in pieces is among them. It goes alone.
+            let large_echo = kind == Kind::Echo && replies.len() > at;
+            if large_echo || !self.may_take(id) {
                 break Ended::Paused(at);
             }
             let step = match assembler.decode(&mut bytes[at..], message_bytes) {
