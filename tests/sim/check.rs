@@ -10,14 +10,14 @@ use ringhall::conn::disconnect::Disconnect;
 use ringhall::conn::{Flags, Kind};
 use ringhall::counters::{Counter, REASONS_MAX};
 use ringhall::id::ShardId;
-use ringhall::limits::{BUFFER_BYTES, Limits};
+use ringhall::limits::{BUFFER_BYTES, Limits, SEGMENT_BYTES};
 use ringhall::shard::Shard;
 
 use crate::plan::Plan;
 use crate::run::Sim;
 
 /// What a connection may be told besides its room, and frame headers, in bytes.
-const WORDS: usize = 2000;
+const WORDS: usize = 2000 + 16 * SEGMENT_BYTES;
 
 /// What a turn is measured by.
 #[derive(Debug)]
