@@ -37,8 +37,8 @@ impl Bounds {
         let announcements = 200 * plan.clients;
         let payload = most(|limits| limits.room_tick_bytes) + plan.limits.message_bytes;
         Self {
-            // One message, or what one buffer holds of small ones.
-            echo: plan.limits.echo_message_bytes.max(BUFFER_BYTES) + WORDS,
+            // One message, and what else came in the buffer that completed it.
+            echo: plan.limits.echo_message_bytes + BUFFER_BYTES + WORDS,
             member: most(|limits| limits.queue_bytes) + payload + announcements + WORDS,
             held: vec![(0, 0); plan.shards],
         }
