@@ -250,3 +250,40 @@ fn a_drip_of_input_does_not_hold_a_closed_connection() {
     server.wait_closed("protocol_error", 1);
     assert_eq!(server.counter("connections"), 0);
 }
+
+/// Whoever goes away while it is on its way: to another shard, into a room elsewhere, to plain HTTP.
+#[test]
+fn aborts_at_every_stage_leave_nothing_behind() {
+    for spread in ["auto", "always"] {
+        let set = format!("rooms.spread={spread}");
+        let server = Server::start(&["--shards", "2", "--set", &set]);
+        let mut bystander = Bystander::join(server.address(), "lobby");
+        let said = encode(true, 0, opcode::TEXT, true, &[b'x'; 200]);
+        for round in 0..300 {
+            let path = format!("/ws/room{}/ann", round % 30);
+            let plain = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+            let prefix = if round % 7 == 0 { plain } else { Vec::new() };
+            let bytes = [prefix, upgrade_request(&path, &[]), said.clone()].concat();
+            let cut = match round % 5 {
+                0 => bytes.len() * (round % 11) / 11,
+                1 => bytes.len() - said.len(),
+                2 => bytes.len() - 100,
+                _ => bytes.len(),
+            };
+            let mut client = Client::raw(server.address());
+            client.send_bytes(&bytes[..cut]);
+            match round % 3 {
+                0 => client.reset(),
+                1 => client.shutdown_write(),
+                _ => {}
+            }
+        }
+        server.wait_counter("connections", |count| count == 1);
+        server.wait_counter("members", |count| count == 1);
+        server.wait_counter("rooms", |count| count == 1);
+        server.wait_counter("queue_bytes", |bytes| bytes == 0);
+        server.wait_counter("buffers_lent", |count| count == 0);
+        assert_eq!(server.counter("websockets"), 1);
+        assert!(bystander.heard().is_empty());
+    }
+}

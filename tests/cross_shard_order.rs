@@ -231,8 +231,8 @@ fn echo_false_leaves_out_ones_own_words_and_nothing_else() {
 #[test]
 fn a_room_whose_shard_is_full_takes_members_on_the_other_one() {
     let server = Server::start_limited("-n 100", &["--shards", "2", "--log", "debug"]);
-    // Nearly what both tables hold, their reserves left free. The kernel has each shard accept about
-    // half of them: who finds the room's shard full stays on the other, or is sent there.
+    // Nearly what both tables hold, their reserves left free. The kernel has each shard accept
+    // about half of them: who finds the room's shard full stays on the other, or is sent there.
     const MEMBERS: usize = 180;
     let mut clients: Vec<Client> = Vec::new();
     for n in 0..MEMBERS {

@@ -54,7 +54,7 @@ fn flood(mut client: Client, bytes: Vec<u8>, stop: &AtomicBool) -> (Client, u64)
     (client, taken)
 }
 
-/// Sends what the server takes without reading a byte, until it stops reading. Gives how much it was.
+/// Sends what the server takes without reading a byte, until it stops reading. Gives how much.
 fn stuff(server: &Server, client: &Client, bytes: &[u8]) -> usize {
     let mut stream = client.stream();
     stream.set_nonblocking(true).expect("a socket");

@@ -35,6 +35,11 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ringhall::conn::disconnect::Disconnect;
+use ringhall::counters::NAMES;
+use ringhall::http::refusal;
+use run::Tally;
+
 /// Seeds that run where nobody says how many.
 const SEEDS: u64 = 300;
 /// Seeds that have failed before.
@@ -53,7 +58,8 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn every_seed_keeps_the_invariants() {
     if let Some(seed) = number("RINGHALL_SIM_SEED") {
-        return run::run(seed, None, true);
+        run::run(seed, None, true);
+        return;
     }
     let seeds: Vec<_> =
         KNOWN.iter().copied().chain(1..=number("RINGHALL_SIM_SEEDS").unwrap_or(SEEDS)).collect();
@@ -63,24 +69,58 @@ fn every_seed_keeps_the_invariants() {
     }));
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    let failed: Vec<u64> = std::thread::scope(|scope| {
+    let done: Vec<Done> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&seeds, &next))).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("caught")).collect()
+        workers.into_iter().map(|worker| worker.join().expect("caught")).collect()
     });
+    let failed: Vec<u64> = done.iter().flat_map(|done| done.failed.clone()).collect();
     let replay = |seed: &u64| format!("\n  RINGHALL_SIM_SEED={seed} cargo test --test sim");
     let replays: String = failed.iter().map(replay).collect();
+    check_coverage(&done);
     assert!(failed.is_empty(), "{} of {} seeds failed:{replays}", failed.len(), seeds.len());
 }
 
-fn work(seeds: &[u64], next: &AtomicU64) -> Vec<u64> {
-    let mut failed = Vec::new();
+/// What one thread has run.
+#[derive(Default)]
+struct Done {
+    failed: Vec<u64>,
+    tally: Tally,
+}
+
+fn work(seeds: &[u64], next: &AtomicU64) -> Done {
+    let mut done = Done::default();
     loop {
         let at = next.fetch_add(1, Ordering::Relaxed);
         let Some(&seed) = usize::try_from(at).ok().and_then(|at| seeds.get(at)) else { break };
         SEED.set(seed);
-        if catch_unwind(AssertUnwindSafe(|| run::run(seed, None, false))).is_err() {
-            failed.push(seed);
+        let since = std::time::Instant::now();
+        match catch_unwind(AssertUnwindSafe(|| run::run(seed, None, false))) {
+            Ok(tally) => add(&mut done.tally, &tally),
+            Err(_) => done.failed.push(seed),
         }
+        eprintln!("TIME {seed} {} {}", since.elapsed().as_millis(), run::STEPS.take());
     }
-    failed
+    done
+}
+
+fn add(sum: &mut Tally, more: &Tally) {
+    for (sum, more) in sum.iter_mut().zip(more) {
+        sum.resize(more.len(), 0);
+        sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    }
+}
+
+/// A simulation that never comes to some corner of the server proves nothing about it.
+fn check_coverage(done: &[Done]) {
+    let mut sum = Tally::default();
+    done.iter().for_each(|done| add(&mut sum, &done.tally));
+    let closes = Disconnect::ALL.iter().map(|reason| reason.row().label);
+    let refusals = refusal::ALL.iter().map(|kind| kind.code());
+    let mut told = String::new();
+    for (name, count) in NAMES.iter().copied().chain(closes).chain(refusals).zip(
+        sum[0].iter().chain(&sum[1][..Disconnect::ALL.len()]).chain(&sum[2][..refusal::ALL.len()]),
+    ) {
+        told.push_str(&format!(" {name} {count}"));
+    }
+    let _ = writeln!(std::io::stderr(), "all seeds together:{told}");
 }

@@ -11,7 +11,7 @@ use support::{Client, End, Frame, Server, opcode};
 const QUEUE_BYTES: u64 = 64 << 10;
 /// Receive buffer of a reader that is to be too slow: little fits the kernel.
 const SMALL: usize = 4 << 10;
-/// Messages after which a reader who stops must have been noticed: many times what any buffer takes.
+/// Messages after which a reader who stops must have been noticed: more than what any buffer takes.
 const MANY: u64 = 2000;
 
 /// A server whose queues are soon full.
@@ -145,7 +145,7 @@ fn a_stalled_reader_is_closed_1013_and_the_others_get_everything() {
     let mut pair = Pair::join(&server);
     let payload = 8 << 10;
     let queued_max = pair.say_until_members(&server, 2, payload);
-    // Judged by what was queued before: one payload more than the bound, and the one that is judged.
+    // Judged by what was queued before: one payload more than the bound, and that one.
     let bound = QUEUE_BYTES + 2 * (payload as u64 + 200);
     assert!(queued_max <= bound, "{queued_max} bytes were queued, {bound} may be");
 

@@ -98,6 +98,8 @@ pub enum Mail {
     },
     /// From the home: what the room said, for all members here.
     Payload {
+        /// The home's hall: it waits for `Done` whatever has become of the receiver's.
+        home: HallId,
         /// The receiver's hall.
         hall: HallId,
         /// Encoded once, for all shards.

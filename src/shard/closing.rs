@@ -34,6 +34,7 @@ impl State {
             }
         }
         let upgraded = conn.phase == Phase::Open || conn.flags.has(Flags::ANSWERED);
+        self.notify_lag(id);
         if let (Some(code), true) = (reason.row().code, upgraded) {
             self.push_own(id, close_frame(code, text));
         }

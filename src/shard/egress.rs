@@ -21,7 +21,7 @@ use crate::limits::SlowPolicy;
 use crate::mesh::Mail;
 use crate::payload::{Batch, Payload, Segment};
 use crate::protocol::event::put_lag;
-use crate::room::hall::{Hall, Role};
+use crate::room::hall::{Hall, HallId, Role};
 use crate::shard::{Shard, State};
 
 impl<I: Io> Shard<I> {
@@ -69,9 +69,6 @@ impl<I: Io> Shard<I> {
 
     /// Sends what else is queued: replies, backlogs that may go on, last words.
     pub(super) fn flush(&mut self) {
-        for id in std::mem::take(&mut self.state.finishing) {
-            self.finish(id);
-        }
         for id in std::mem::take(&mut self.state.dirty) {
             let Some(conn) = self.state.conns.get(id) else { continue };
             conn.flags.clear(Flags::DIRTY);
@@ -98,6 +95,16 @@ impl<I: Io> Shard<I> {
             }
             self.state.weigh(id);
         }
+    }
+
+    /// FIN to those whose last bytes the kernel has taken; before the deadlines are looked at, for a
+    /// shard that was kept from its core for seconds blames itself. How many.
+    pub(super) fn finish_ended(&mut self) -> usize {
+        let ended = std::mem::take(&mut self.state.finishing);
+        for id in &ended {
+            self.finish(*id);
+        }
+        ended.len()
     }
 
     /// FIN follows the last bytes, once it is known that the kernel took them all.
@@ -162,7 +169,9 @@ impl<I: Io> Shard<I> {
 impl State {
     /// Takes a room's frames of this turn, and mails them to the other shards with members.
     fn flush_hall(&mut self, index: u32) -> Option<Payload> {
-        let Some(Hall { role: Role::Home(home), .. }) = self.halls.at(index) else { return None };
+        let hall = self.halls.at(index);
+        let Some(Hall { generation, role: Role::Home(home), .. }) = hall else { return None };
+        let id = HallId { index, generation: *generation };
         if !home.dirty || home.owed() {
             // `requeue` brings it back when the last acknowledgement has come.
             return None;
@@ -178,7 +187,8 @@ impl State {
         let batch = Arc::new(batch);
         for subscriber in &mut home.subscribers {
             subscriber.owes = true;
-            let mail = Mail::Payload { hall: subscriber.hall, batch: batch.clone() };
+            let (hall, batch) = (subscriber.hall, batch.clone());
+            let mail = Mail::Payload { home: id, hall, batch };
             self.mesh.post(subscriber.shard, mail);
         }
         Some(Payload::shared(batch))
@@ -207,8 +217,8 @@ impl State {
         self.weigh(id);
     }
 
-    /// Tells a reader that catches up what it has missed.
-    fn notify_lag(&mut self, id: ConnId) {
+    /// Tells a reader that catches up, or whose last words are to follow, what it has missed.
+    pub(super) fn notify_lag(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let (kind, seat) = (conn.kind, conn.seat);
         let Some(egress) = &mut conn.egress else { return };

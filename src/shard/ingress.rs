@@ -320,6 +320,7 @@ impl State {
                 if !replies.is_empty() {
                     self.push_own(id, std::mem::take(replies));
                 }
+                self.notify_lag(id);
                 self.push_own(id, frame);
                 Some(Ended::Closed)
             }

@@ -50,7 +50,9 @@ impl<I: Io> Shard<I> {
                 self.arm_if_open(who);
             }
             Mail::Refused { who, hall, why } => self.state.turned_away(who, hall, why),
-            Mail::Payload { hall, batch } => self.state.foreign_payload(from, hall, batch),
+            Mail::Payload { home, hall, batch } => {
+                self.state.foreign_payload(from, home, hall, batch);
+            }
             Mail::Done { home, hall } => self.state.acknowledged(from, home, hall),
             Mail::Join { .. } | Mail::Leave { .. } | Mail::Say { .. } => {
                 unreachable!("requests go the other way")
@@ -169,14 +171,16 @@ impl State {
     fn foreign_payload(
         &mut self,
         from: ShardId,
+        home: HallId,
         hall: HallId,
         batch: std::sync::Arc<crate::payload::Batch>,
     ) {
-        let Some(place) = self.halls.get(hall) else { return };
-        let Role::Outpost(outpost) = &place.role else { return };
-        let Some(home) = outpost.hall else { return };
-        self.foreign.push((hall, Payload::shared(batch)));
-        // Fanned out before this turn's mail goes out, so it is done when the home reads this.
+        if self.halls.get(hall).is_some() {
+            self.foreign.push((hall, Payload::shared(batch)));
+        }
+        // Fanned out before this turn's mail goes out, so it is done when the home reads this. Also
+        // where nobody sits here any more: the leave that says so may stand behind a message that
+        // the home cannot take before it has this.
         self.mesh.post(from, Mail::Done { home, hall });
     }
 

@@ -35,6 +35,7 @@ impl<I: Io> Shard<I> {
         self.state.sends = 0;
         self.orders(); //                     limits, shutdown
         let mut work = self.reap(); //        bytes in -> frame -> message -> command -> room
+        work += self.finish_ended(); //       FIN behind the last bytes of those that end
         work += self.mailbox(); //            what other shards' members say, what other homes said
         work += self.resume(); //             input that had to wait for its room
         work += self.timers(); //             heartbeats and other deadlines, summaries

@@ -10,7 +10,7 @@ use ringhall::conn::disconnect::Disconnect;
 use ringhall::conn::{Flags, Kind};
 use ringhall::counters::{Counter, REASONS_MAX};
 use ringhall::id::ShardId;
-use ringhall::limits::BUFFER_BYTES;
+use ringhall::limits::{BUFFER_BYTES, Limits};
 use ringhall::shard::Shard;
 
 use crate::plan::Plan;
@@ -19,37 +19,47 @@ use crate::run::Sim;
 /// What a connection may be told besides its room, and frame headers, in bytes.
 const WORDS: usize = 2000;
 
-/// Most that may be queued for one connection.
-fn queue_bound(plan: &Plan, kind: Kind) -> usize {
-    let most = |of: fn(&ringhall::limits::Limits) -> usize| plan.all_limits().map(of).max();
-    match kind {
-        Kind::Echo => plan.limits.echo_message_bytes + BUFFER_BYTES + WORDS,
-        _ => {
-            let payload =
-                most(|limits| limits.room_tick_bytes).unwrap_or(0) + plan.limits.message_bytes;
-            let announcements = 200 * plan.clients;
-            most(|limits| limits.queue_bytes).unwrap_or(0) + payload + announcements + WORDS
+/// What a turn is measured by.
+#[derive(Debug)]
+pub struct Bounds {
+    /// Most that may be queued for a client of `/echo`.
+    echo: usize,
+    /// Most that may be queued for a member.
+    member: usize,
+    /// What each shard's connections hold, and how many hold something.
+    held: Vec<(usize, usize)>,
+}
+
+impl Bounds {
+    /// Those of a plan.
+    pub fn of(plan: &Plan) -> Self {
+        let most = |of: fn(&Limits) -> usize| plan.all_limits().map(of).max().unwrap_or(0);
+        let announcements = 200 * plan.clients;
+        let payload = most(|limits| limits.room_tick_bytes) + plan.limits.message_bytes;
+        Self {
+            // One message, or what one buffer holds of small ones.
+            echo: plan.limits.echo_message_bytes.max(BUFFER_BYTES) + WORDS,
+            member: most(|limits| limits.queue_bytes) + payload + announcements + WORDS,
+            held: vec![(0, 0); plan.shards],
         }
     }
 }
 
 /// After each turn of a shard.
 pub fn after_turn(sim: &mut Sim, shard: usize) {
-    let plan = sim.plan.clone();
-    for (id, conn) in sim.host.shard(shard).state.conns().iter_mut() {
+    let Sim { host, bounds, .. } = sim;
+    let mut held = (0, 0);
+    for (id, conn) in host.shard(shard).state.conns().iter_mut() {
         let queued = conn.queued_bytes();
-        let bound = queue_bound(&plan, conn.kind);
+        let bound = if conn.kind == Kind::Echo { bounds.echo } else { bounds.member };
         assert!(queued <= bound, "shard {shard}: {id:?} has {queued} > {bound} bytes queued");
         assert_eq!(conn.held, conn.weight(), "shard {shard}: {id:?} weighs something else");
         assert_eq!(conn.flags.has(Flags::HOLDING), conn.held > 0, "shard {shard}: {id:?}");
+        held = (held.0 + conn.held, held.1 + usize::from(conn.held > 0));
     }
-    let mut sum = (0, 0);
-    for shard in 0..sim.host.len() {
-        for (_, conn) in sim.host.shard(shard).state.conns().iter_mut() {
-            sum = (sum.0 + conn.held, sum.1 + usize::from(conn.held > 0));
-        }
-    }
-    let budget = &sim.host.shared.budget;
+    bounds.held[shard] = held;
+    let sum = bounds.held.iter().fold((0, 0), |sum, held| (sum.0 + held.0, sum.1 + held.1));
+    let budget = &host.shared.budget;
     let counted = (budget.bytes.load(Ordering::Relaxed), budget.holders.load(Ordering::Relaxed));
     assert_eq!(counted, sum, "the budget is the sum over all connections");
 }

@@ -30,6 +30,9 @@ use crate::wire::PLAIN_ANSWER;
 /// Turns in a row that may ask for another without anything having happened.
 const SPINS_MAX: u32 = 300;
 
+/// Turns of a shard that has ended, for mail that waits for room in a lane.
+const LOOKS_MAX: u32 = 200;
+
 /// What the host of one shard is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -46,6 +49,7 @@ struct Seat {
     shard: Shard<SimIo>,
     state: State,
     ended: bool,
+    looks_on: u32,
     kicked: bool,
     spins: u32,
 }
@@ -92,7 +96,7 @@ impl Host {
             };
             let mut shard = Shard::new(io, setup);
             shard.start();
-            Seat { shard, state: State::Awake, ended: false, kicked: false, spins: 0 }
+            Seat { shard, state: State::Awake, ended: false, looks_on: 0, kicked: false, spins: 0 }
         };
         let seats = (0..plan.shards).map(seat).collect();
         Self { shared, world: world.clone(), seats, plain: Vec::new(), turns: 0, adopted: 0 }
@@ -176,10 +180,12 @@ impl Host {
                 mesh.bell(id).fall_asleep();
                 seat.state = State::Drowsy(until);
             }
-            // There may still be mail for a shard that has nobody left.
+            // A process would end here. This one looks on, until the last mail has found its way.
             Next::End => {
                 mesh.bell(id).fall_asleep();
-                seat.state = State::Drowsy(None);
+                seat.looks_on += 1;
+                let again = (seat.looks_on < LOOKS_MAX).then(|| Now(now.0 + 1));
+                seat.state = State::Drowsy(again);
             }
         }
         seat.spins = if idle && next == Next::Turn { seat.spins + 1 } else { 0 };

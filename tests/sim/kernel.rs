@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use ringhall::id::ConnId;
 use ringhall::io::{BufferId, Completion, Errno, Input, Parcel, Patience};
 use ringhall::limits::BUFFER_BYTES;
+use ringhall::payload::Segment;
 
 use crate::socket::{Read, Socket, SocketId};
 
@@ -30,6 +31,8 @@ pub struct Chaos {
     pub multishot_ends: u8,
     /// Steps that a message between rings travels at most.
     pub travel: u64,
+    /// Departures that find the other table full.
+    pub full_tables: u8,
     /// Detachments that find no descriptor.
     pub detach_errors: u8,
     /// Accepts that end by themselves.
@@ -203,7 +206,9 @@ impl World {
     fn arrive(&mut self, message: Message) {
         match message {
             Message::Depart { from, conn, socket, to, parcel } => {
-                let Some(slot) = self.place(to, socket) else {
+                let is_full = self.chance(self.chaos.full_tables);
+                let place = if is_full { None } else { self.place(to, socket) };
+                let Some(slot) = place else {
                     self.sockets[socket].holders -= 1;
                     self.note(|| format!("{from}: {conn:?} stays, {to} is full"));
                     let error = Errno::NFILE;
@@ -393,21 +398,32 @@ impl World {
     }
 
     /// Takes as many bytes as the socket takes at once; how many, or why none.
-    pub fn send(&mut self, shard: usize, conn: ConnId, bytes: &[u8]) -> Result<usize, Errno> {
+    pub fn send(
+        &mut self,
+        shard: usize,
+        conn: ConnId,
+        segments: &[Segment],
+    ) -> Result<usize, Errno> {
         let id = self.socket_of(shard, conn);
         let is_short = self.chance(self.chaos.short_sends);
         let socket = &mut self.sockets[id];
         if socket.client_reset || socket.down.fin {
             return Err(if self.random.bool() { Errno::PIPE } else { Errno::CONNRESET });
         }
-        let fits = bytes.len().min(socket.down.room());
+        let all: usize = segments.iter().map(Segment::len).sum();
+        let fits = all.min(socket.down.room());
         let sent = if is_short { self.random.usize(0..=fits) } else { fits };
-        socket.down.bytes.extend(&bytes[..sent]);
+        let mut left = sent;
+        for segment in segments {
+            let now = left.min(segment.len());
+            socket.down.bytes.extend(&segment.bytes()[..now]);
+            left -= now;
+        }
         if socket.client_closed && sent > 0 {
             // The peer answers what it does not want with RST.
             self.client_reset(id);
         }
-        self.note(|| format!("{shard}: {conn:?} sends {sent} of {}", bytes.len()));
+        self.note(|| format!("{shard}: {conn:?} sends {sent} of {all}"));
         Ok(sent)
     }
 

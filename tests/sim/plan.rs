@@ -15,6 +15,9 @@ use ringhall::shard::shared::Shared;
 
 use crate::kernel::Chaos;
 
+/// Times that all clients' pipes may have to be filled: bounds the steps of a run.
+const BYTES_A_PIPE: usize = 10_000;
+
 /// One simulated world.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -54,12 +57,20 @@ pub struct Plan {
     pub messages: usize,
     /// Bytes of one at most, as far as the limits allow.
     pub message_bytes: usize,
+    /// Within so many milliseconds everybody connects.
+    pub rush: u64,
     /// Whether the shutdown is for good.
     pub for_good: bool,
+    /// After so many milliseconds of it, whoever is left is cut.
+    pub grace: u64,
 }
 
 fn pick<T: Copy>(random: &mut Rng, choices: &[T]) -> T {
     choices[random.usize(0..choices.len())]
+}
+
+fn rarely(random: &mut Rng, choices: &[usize]) -> Option<usize> {
+    (random.u8(0..7) == 0).then(|| pick(random, choices))
 }
 
 impl Plan {
@@ -76,8 +87,14 @@ impl Plan {
             let mode = if random.u8(0..3) == 0 { Mode::Raw } else { Mode::Json };
             (mode, random.usize(0..shards))
         });
-        let rooms = rooms.collect();
+        let rooms: Vec<_> = rooms.collect();
         let least_pipe = pick(random, &[16, 200, 2000]);
+        let most_pipe = least_pipe * pick(random, &[1, 4, 50]);
+        let clients = pick(random, &[2, 6, 12, 24, 40]);
+        let messages = pick(random, &[3, 10, 30]);
+        let crowd = clients / rooms.len() + 1;
+        let affordable = BYTES_A_PIPE * (least_pipe + most_pipe) / (clients * messages * crowd);
+        let message_bytes = pick(random, &[10, 200, 3000, 20_000]).min(limits.message_bytes / 2);
         Self {
             seed,
             shards,
@@ -86,16 +103,18 @@ impl Plan {
             buffers: pick(random, &[1, 2, 4, 16]),
             lane_messages: pick(random, &[1, 2, 4, 64]),
             lane_bytes: pick(random, &[least_lane, 2 * least_lane, 1 << 20]),
-            clients: pick(random, &[2, 6, 12, 24, 40]),
+            clients,
             rooms,
-            pipe_bytes: (least_pipe, least_pipe * pick(random, &[1, 4, 50])),
+            pipe_bytes: (least_pipe, most_pipe),
             chaos: chaos(random),
             leaps: random.u8(0..4) == 0,
             long_idle: random.u8(0..3) == 0,
             saturates: random.u8(0..3) == 0,
-            messages: pick(random, &[3, 10, 30]),
-            message_bytes: pick(random, &[10, 200, 3000, 20_000]).min(limits.message_bytes / 2),
+            messages,
+            message_bytes: message_bytes.min(affordable.max(10)),
+            rush: pick(random, &[1, 20, 200, 3000]),
             for_good: random.bool(),
+            grace: pick(random, &[0, 5, 100, 12_000, 12_000]),
             limits,
             reloads,
         }
@@ -148,10 +167,10 @@ fn limits(random: &mut Rng, spread: Spread) -> Limits {
         announce_max: pick(random, &[0, 1, 2, 4, 256]),
         announce_every: pick(random, &[Duration::from_millis(100), Duration::from_secs(1)]),
         spread,
-        members_max: pick(random, &[None, None, None, Some(2), Some(5)]),
-        rooms_max: pick(random, &[None, None, None, Some(1), Some(2)]),
-        connections_max: pick(random, &[5, 1000, 1000, 1000]),
-        connections_per_address: pick(random, &[None, None, Some(2), Some(100)]),
+        members_max: rarely(random, &[2, 5]),
+        rooms_max: rarely(random, &[1, 2]),
+        connections_max: rarely(random, &[5]).unwrap_or(1000),
+        connections_per_address: rarely(random, &[2, 100]),
         queue_bytes_total: pick(random, &[least, 3 * least, 1 << 28, 1 << 28]),
         http_connections: pick(random, &[1, 100]),
         head_bytes: pick(random, &[1024, 16 << 10]),
@@ -187,6 +206,7 @@ fn chaos(random: &mut Rng) -> Chaos {
         lulls: pick(random, &[0, 20, 50]),
         multishot_ends: pick(random, &[0, 5, 30]),
         travel: pick(random, &[0, 3, 20]),
+        full_tables: pick(random, &[0, 0, 10, 50]),
         detach_errors: pick(random, &[0, 30]),
         accept_errors: pick(random, &[0, 0, 5]),
     }

@@ -8,10 +8,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use fastrand::Rng;
+use ringhall::counters::{ALL, REASONS_MAX};
 use ringhall::id::RoomKey;
 use ringhall::shard::shared::{Farewell, Order};
 
-use crate::check;
+use crate::check::{self, Bounds};
 use crate::client::Client;
 use crate::host::Host;
 use crate::kernel::{Plant, World};
@@ -25,6 +26,10 @@ const STEPS_MAX: u64 = 400_000;
 const SOON: u64 = 150;
 /// How long everybody is left alone: longer than any timeout of the defaults, in milliseconds.
 const LONG: u64 = 150_000;
+
+thread_local! { pub static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
+/// What shards have counted: by counter, and closes and refusals by reason.
+pub type Tally = [Vec<u64>; 3];
 
 /// A world, its server and its clients.
 pub struct Sim {
@@ -42,11 +47,15 @@ pub struct Sim {
     pub drained_at: Option<u64>,
     /// When whoever was left was cut.
     pub cut_at: Option<u64>,
+    /// What each turn is measured by.
+    pub bounds: Bounds,
     random: Rng,
 }
 
 /// Runs a seed, perhaps with a planted bug.
-pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) {
+///
+/// What its shards have counted, and their closes by reason.
+pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     let mut sim = Sim::new(Plan::of(seed), plant, trace);
     sim.live();
     sim.settle();
@@ -60,6 +69,8 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) {
     sim.shut_down();
     sim.judge(false);
     check::at_end(&mut sim);
+    STEPS.set(sim.world.borrow().step);
+    sim.tally()
 }
 
 impl Sim {
@@ -84,12 +95,26 @@ impl Sim {
         let clients = clients.collect();
         let world = Rc::new(RefCell::new(world));
         let host = Host::start(&plan, shared, &world);
-        Self { plan, rooms, world, host, clients, drained_at: None, cut_at: None, random }
+        let bounds = Bounds::of(&plan);
+        Self { plan, rooms, world, host, clients, drained_at: None, cut_at: None, bounds, random }
     }
 
     /// Milliseconds since the beginning.
     pub fn now(&self) -> u64 {
         self.world.borrow().now
+    }
+
+    fn tally(&self) -> Tally {
+        let shards = || self.host.shared.neighbours.iter().map(|shard| &shard.counters);
+        let reasons = 0..REASONS_MAX;
+        [
+            ALL.iter().map(|counter| shards().map(|shard| shard.get(*counter)).sum()).collect(),
+            reasons
+                .clone()
+                .map(|reason| shards().map(|shard| shard.closed(reason)).sum())
+                .collect(),
+            reasons.map(|reason| shards().map(|shard| shard.refused(reason)).sum()).collect(),
+        ]
     }
 
     fn judge(&self, at_rest: bool) {
@@ -156,7 +181,7 @@ impl Sim {
         self.drained_at = Some(self.now());
         let farewell = if self.plan.for_good { Farewell::ForGood } else { Farewell::ComeBack };
         self.host.order(&Order::Drain(farewell));
-        let until = self.now() + 10_000;
+        let until = self.now() + self.plan.grace;
         while !self.host.has_ended() && self.now() < until {
             if !self.step() && !self.jump(500) {
                 self.pass(500);

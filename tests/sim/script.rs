@@ -110,7 +110,7 @@ struct Author<'a> {
 impl Script {
     /// Writes the script of client `id`.
     pub fn write(random: &mut Rng, plan: &Plan, rooms: &[RoomKey], id: usize) -> Self {
-        let starts_at = random.u64(0..3000) * u64::from(random.u8(0..3) > 0);
+        let starts_at = random.u64(0..plan.rush);
         let greedy = random.u8(0..4) > 0;
         let appetite = if greedy { 1 << 20 } else { random.usize(1..300) };
         let mut author = Author { random, plan, id, acts: VecDeque::new(), is_good: true, said: 0 };

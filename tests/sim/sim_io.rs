@@ -207,22 +207,21 @@ impl SimIo {
 
     fn carry_out_send(&mut self, conn: ConnId, segments: Segments) {
         let mut world = self.world.borrow_mut();
-        let bytes: Vec<u8> =
-            segments.as_slice().iter().flat_map(|segment| segment.bytes()).copied().collect();
+        let all: usize = segments.as_slice().iter().map(Segment::len).sum();
         for segment in segments.as_slice() {
             if !segment.payload.batch().frames.is_empty() {
                 world.payload_max = world.payload_max.max(segment.payload.bytes().len());
             }
         }
-        let (sent, error) = match world.send(self.me, conn, &bytes) {
+        let (sent, error) = match world.send(self.me, conn, segments.as_slice()) {
             Ok(sent) => (sent, None),
             Err(error) => (0, Some(error)),
         };
-        if sent == bytes.len() && world.strikes(Plant::DoubleSend) {
-            let _twice = world.send(self.me, conn, &bytes);
+        if sent == all && world.strikes(Plant::DoubleSend) {
+            let _twice = world.send(self.me, conn, segments.as_slice());
         }
-        let is_silent = sent < bytes.len() && world.strikes(Plant::SilentShortSend);
-        if sent < bytes.len() && !is_silent {
+        let is_silent = sent < all && world.strikes(Plant::SilentShortSend);
+        if sent < all && !is_silent {
             let rest = segments.rest(sent);
             self.fell.push_back(Completion::Fell { conn, rest, error });
         }

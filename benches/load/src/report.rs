@@ -15,13 +15,14 @@ pub struct Report {
     bench: &'static str,
     text: String,
     json: Vec<String>,
+    passed: usize,
     failed: usize,
 }
 
 impl Report {
     /// Nothing yet.
     pub fn new(bench: &'static str) -> Self {
-        Self { bench, text: String::new(), json: Vec::new(), failed: 0 }
+        Self { bench, text: String::new(), json: Vec::new(), passed: 0, failed: 0 }
     }
 
     /// Says something to people.
@@ -40,6 +41,7 @@ impl Report {
     /// Something that has to be so.
     pub fn check(&mut self, what: &str, passed: bool, found: impl Display) {
         let word = if passed { "PASS" } else { "FAIL" };
+        self.passed += usize::from(passed);
         self.failed += usize::from(!passed);
         self.say(format_args!("{word} {what}: {found}"));
         let found = found.to_string().replace('\\', "\\\\").replace('"', "\\\"");
@@ -52,6 +54,8 @@ impl Report {
     /// If the record cannot be written.
     pub fn finish(mut self, json: bool, record: bool) -> io::Result<bool> {
         let passed = self.failed == 0;
+        let counts = format!("{} passed, {} failed", self.passed, self.failed);
+        self.say(counts);
         let how = ["--json", "--record"];
         let command: Vec<_> =
             std::env::args().skip(1).filter(|word| !how.contains(&word.as_str())).collect();

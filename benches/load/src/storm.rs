@@ -55,7 +55,8 @@ pub fn run(options: &Options) -> io::Result<Report> {
     for (kind, count) in KINDS.iter().zip(storm.of_kind) {
         report.say(format_args!("     {count:9} x {}", kind.1));
     }
-    report.check("no client was treated wrongly", storm.wrong.is_empty(), storm.wrong.join("; "));
+    let wrongs = format!("{} were {}", storm.wrongs, storm.wrong.join("; "));
+    report.check("no client was treated wrongly", storm.wrongs == 0, wrongs);
     let left = settle(&server)?;
     report.check("gauges return to zero", left.is_empty(), left.join(", "));
     let now = server.descriptors()?;
@@ -133,6 +134,7 @@ struct Storm {
     begun: u64,
     of_kind: [u64; 7],
     wrong: Vec<String>,
+    wrongs: usize,
     scratch: Vec<u8>,
 }
 
@@ -146,6 +148,7 @@ impl Storm {
             begun: 0,
             of_kind: [0; 7],
             wrong: Vec::new(),
+            wrongs: 0,
             scratch: vec![0; 64 << 10],
         })
     }
@@ -216,7 +219,11 @@ impl Storm {
             }
             Ok(Then::Reset) => client.link.reset()?,
             Ok(Then::Over) => {}
-            Err(error) => self.complain(client.kind, &error.to_string()),
+            Err(error) => {
+                let far =
+                    format!("{error}, upgraded: {}, {} frames", client.upgraded, client.frames);
+                self.complain(client.kind, &far);
+            }
         }
         self.begin(place)
     }
@@ -235,6 +242,7 @@ impl Storm {
     }
 
     fn complain(&mut self, kind: Kind, what: &str) {
+        self.wrongs += 1;
         if self.wrong.len() < 5 {
             self.wrong.push(format!("{kind:?}: {what}"));
         }
