@@ -134,7 +134,8 @@ fn all_members_see_one_order_whatever_shard_they_sit_on() {
     }
 }
 
-/// Says its numbers in a closed loop, so that nobody falls behind; when it is over, reads to the end.
+/// Says its numbers in a closed loop, so that nobody falls behind; when that is over, reads to the
+/// end.
 fn speak_until(mut client: Client, over: &AtomicBool, end: &Value) {
     for n in 0u64.. {
         client.send_json(&json!({ "content": n }));

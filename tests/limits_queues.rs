@@ -138,8 +138,8 @@ fn hear(client: &mut Client, count: u64) -> Vec<(String, u64)> {
     heard
 }
 
-/// Has members on every shard say numbers as fast as they can, and checks that each hears all in one
-/// order; gives how often a speaker had to wait.
+/// Has members on every shard say numbers as fast as they can, and checks that each hears all in
+/// one order; gives how often a speaker had to wait.
 fn flood(server: &Server, members: u64, messages: u64, bytes: usize) -> u64 {
     let mut clients: Vec<_> =
         (0..members).map(|n| Client::join(server.address(), "room", &format!("u{n}")).0).collect();
@@ -210,7 +210,7 @@ fn messages_between_two_shards_end_at_mesh_messages_and_their_speakers_wait() {
 
 #[test]
 fn bytes_between_two_shards_end_at_mesh_bytes_and_their_speakers_wait() {
-    // A turn's worth of the room must fit, so that is small, too; `mesh` itself tests the two apart.
+    // A turn's worth of the room must fit, so that is small, too; `mesh` tests the two apart.
     let sets = ["server.mesh_bytes=64KiB", "rooms.tick_bytes=64KiB"];
     let server = server(&[&WIDE[..], &sets].concat());
     let mut bystander = Bystander::join(server.address(), "another");
