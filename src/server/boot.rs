@@ -28,7 +28,7 @@ use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
 use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
 use crate::mesh::Mesh;
-use crate::net::{ListenOptions, listen_all};
+use crate::net::{ListenOptions, listen, listen_all};
 use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
 use crate::shard::shared::Shared;
 use crate::shard::{Placement, Setup, Shard};
@@ -101,10 +101,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards);
     let (listeners, addresses) = open_listeners(config, shards)?;
-    let admin = TcpListener::bind(config.admin_listen).map_err(|error| {
-        let address = config.admin_listen;
-        RunError(format!("cannot listen on {address} (admin): {error}; choose another --admin"))
-    })?;
+    let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
+    let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
     let shared = Arc::new(Shared::new(mesh, shards, fastrand::u64(..), limits.clone()));
     let clock = Clock::start();
