@@ -15,6 +15,11 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+/// The flag that chooses a shared listener's address.
+const LISTEN: &str = "--listen";
+/// Connections that may wait to be accepted by a listener of its own.
+const ALONE_BACKLOG: i32 = 128;
+
 /// What listening sockets, and the connections accepted from them, are set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
@@ -38,7 +43,24 @@ impl Default for ListenOptions {
 /// # Errors
 /// See [`listen_all`].
 pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
-    claim(address).and_then(|()| open(address, options)).map_err(|error| explain(address, error))
+    claim(address)
+        .and_then(|()| open(address, options))
+        .map_err(|error| explain(address, LISTEN, error))
+}
+
+/// Opens a listening socket that nobody shares, for the operator: its address is chosen with
+/// `--admin`.
+///
+/// # Errors
+/// See [`listen_all`].
+pub fn listen_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    let open = || {
+        let socket = socket(address)?;
+        socket.bind(&address.into())?;
+        socket.listen(ALONE_BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|error| explain(address, "--admin", error))
 }
 
 /// Opens `count` listening sockets that share one port; the kernel spreads connections over them.
@@ -58,7 +80,7 @@ pub fn listen_all(
             None => listen(address, options)?,
             Some(first) => {
                 let shared = TcpListener::local_addr(first)?;
-                open(shared, options).map_err(|error| explain(shared, error))?
+                open(shared, options).map_err(|error| explain(shared, LISTEN, error))?
             }
         };
         listeners.push(listener);
@@ -101,21 +123,23 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn explain(address: SocketAddr, error: io::Error) -> io::Error {
+/// `flag`: the one that gives another address.
+fn explain(address: SocketAddr, flag: &str, error: io::Error) -> io::Error {
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "another process listens on it (`ss -ltnp 'sport = :{}'` shows which); stop it, or \
-             choose another address with --listen",
+             choose another address with {flag}",
             address.port()
         ),
         io::ErrorKind::PermissionDenied => format!(
             "port {} is reserved; grant CAP_NET_BIND_SERVICE, lower the sysctl \
-             net.ipv4.ip_unprivileged_port_start, or choose another port with --listen",
+             net.ipv4.ip_unprivileged_port_start, or choose another port with {flag}",
             address.port()
         ),
-        io::ErrorKind::AddrNotAvailable => "no interface of this box has that address (`ip addr` \
-             shows which there are); choose another with --listen"
-            .to_owned(),
+        io::ErrorKind::AddrNotAvailable => format!(
+            "no interface of this box has that address (`ip addr` shows which there are); choose \
+             another with {flag}"
+        ),
         _ => error.to_string(),
     };
     io::Error::new(error.kind(), format!("cannot listen on {address}: {why}"))

@@ -128,6 +128,17 @@ fn serve_with_a_wrong_configuration_opens_no_socket() {
 }
 
 #[test]
+fn a_taken_admin_address_is_explained() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().unwrap().to_string();
+    let said = ringhall(&["--listen", "127.0.0.1:0", "--admin", &address], &[]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    for part in [&*address, "another process listens on it", "another address with --admin"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+}
+
+#[test]
 fn bad_usage_is_exit_code_2() {
     for wrong in [&["--nonsense"][..], &["serv"], &["config"], &["serve", "--set", "x"]] {
         let said = ringhall(wrong, &[]);

@@ -28,7 +28,7 @@ use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
 use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
 use crate::mesh::Mesh;
-use crate::net::{ListenOptions, listen_all};
+use crate::net::{ListenOptions, listen_all, listen_alone};
 use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
 use crate::shard::shared::Shared;
 use crate::shard::{Placement, Setup, Shard};
@@ -101,10 +101,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards);
     let (listeners, addresses) = open_listeners(config, shards)?;
-    let admin = TcpListener::bind(config.admin_listen).map_err(|error| {
-        let address = config.admin_listen;
-        RunError(format!("cannot listen on {address} (admin): {error}; choose another --admin"))
-    })?;
+    let admin = listen_alone(config.admin_listen);
+    let admin = admin.map_err(|error| RunError(format!("the admin listener: {error}")))?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
     let shared = Arc::new(Shared::new(mesh, shards, fastrand::u64(..), limits.clone()));
     let clock = Clock::start();
