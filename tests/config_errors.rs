@@ -139,6 +139,23 @@ fn a_taken_admin_address_is_explained() {
 }
 
 #[test]
+fn a_configuration_that_is_no_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipe = folder.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    for (path, remedy) in [
+        (pipe.as_path(), "this is not a regular file"),
+        (folder.path(), "this is a folder: name the file in it"),
+    ] {
+        let path = path.to_str().unwrap();
+        let said = ringhall(&["config", "check", "--config", path], &[]);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{}", said.err);
+        assert!(said.err.starts_with(&format!("{path}: {remedy}")), "{}", said.err);
+    }
+}
+
+#[test]
 fn bad_usage_is_exit_code_2() {
     for wrong in [&["--nonsense"][..], &["serv"], &["config"], &["serve", "--set", "x"]] {
         let said = ringhall(wrong, &[]);
