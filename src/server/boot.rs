@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::sync::{mpsc, watch};
@@ -201,14 +202,28 @@ pub(super) fn run_on_runtime<T>(
     ring.setup_coop_taskrun().setup_single_issuer();
     let mut builder = tokio_uring::builder();
     builder.entries(RUNTIME_ENTRIES).uring_builder(&ring);
-    let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| {
-        format!(
-            "cannot set up a runtime's ring: {error}; rings are charged to RLIMIT_MEMLOCK: \
-             raise it (LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`), or use \
-             fewer --shards"
-        )
-    })?;
+    let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| no_runtime(&error))?;
     runtime.block_on(future)
+}
+
+/// Why there is no runtime, and what to do about it.
+fn no_runtime(error: &std::io::Error) -> String {
+    let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => {
+            "; this process may open too few files (RLIMIT_NOFILE): raise it (LimitNOFILE=65536 \
+             in the unit, or `ulimit -n 65536`), or use fewer --shards"
+        }
+        Some(Errno::NFILE) => {
+            "; the whole box has too many files open: raise `sysctl fs.file-max`, or end what \
+             holds them"
+        }
+        Some(Errno::NOMEM) => {
+            "; rings are charged to RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity in the unit, \
+             or `ulimit -l unlimited`), or use fewer --shards"
+        }
+        _ => "",
+    };
+    format!("cannot set up a runtime's ring: {error}{remedy}")
 }
 
 async fn run_shard(task: Task) -> Result<(), String> {
@@ -322,4 +337,20 @@ fn announce(
 fn settings(loaded: &Loaded) -> String {
     let all = loaded.settings().map(|(key, value, _)| format!("{}={value}", key.name));
     all.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_of_a_runtime_names_its_own_remedy() {
+        let said = |errno: Errno| no_runtime(&errno.into());
+        let files = said(Errno::MFILE);
+        assert!(files.contains("LimitNOFILE") && !files.contains("MEMLOCK"), "{files}");
+        let box_wide = said(Errno::NFILE);
+        assert!(box_wide.contains("fs.file-max") && !box_wide.contains("MEMLOCK"), "{box_wide}");
+        assert!(said(Errno::NOMEM).contains("LimitMEMLOCK=infinity"));
+        assert!(!said(Errno::PERM).contains("LIMIT"));
+    }
 }
