@@ -77,7 +77,6 @@ struct Task {
 /// What a shard's plain HTTP connections are made of.
 struct PlainHttp {
     routes: Routes,
-    bounds: Bounds,
     closes: watch::Receiver<bool>,
 }
 
@@ -115,8 +114,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
     };
     let (closing, closes) = watch::channel(false);
     let (ended_sender, ended) = mpsc::unbounded_channel();
-    let routes = router(overseer.clone(), files, limits.echo_enabled);
-    let bounds = Bounds { head_bytes: limits.head_bytes, ..Bounds::default() };
+    let in_force = shared.clone();
+    let routes = router(overseer.clone(), files, move || in_force.limits().echo_enabled);
     let (ready, readies) = channel();
     let mut mailers = Vec::new();
     let mut eventfds = Vec::new();
@@ -139,7 +138,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
             },
             limits: limits.clone(),
             shared: shared.clone(),
-            plain: PlainHttp { routes: routes.clone(), bounds, closes: closes.clone() },
+            plain: PlainHttp { routes: routes.clone(), closes: closes.clone() },
             clock,
             ready: ready.clone(),
             peers,
@@ -246,7 +245,9 @@ async fn run_shard(task: Task) -> Result<(), String> {
         table_slots: task.ring.table_slots as usize,
         seed: fastrand::u64(..),
     };
-    let PlainHttp { routes, bounds, closes } = task.plain;
+    let PlainHttp { routes, closes } = task.plain;
+    let in_force = task.shared.clone();
+    let bounds = move || Bounds { head_bytes: in_force.limits().head_bytes, ..Bounds::default() };
     let site = Site::new(routes, bounds, closes);
     let host = Host { clock: task.clock, shared: task.shared, eventfd: task.eventfd, site };
     drive(Shard::new(io, setup), host).await.map_err(|error| error.to_string())
