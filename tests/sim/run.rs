@@ -16,7 +16,7 @@ use crate::check::{self, Bounds};
 use crate::client::Client;
 use crate::host::Host;
 use crate::kernel::{Plant, World};
-use crate::{oracle, oracle_raw};
+use crate::{oracle, oracle_raw, oracle_users};
 use crate::plan::Plan;
 use crate::script::{Role, Script};
 
@@ -117,6 +117,7 @@ impl Sim {
     fn judge(&self, at_rest: bool) {
         oracle::check(self, at_rest);
         oracle_raw::check(self, at_rest);
+        oracle_users::check(self, at_rest);
     }
 
     /// Lets the clients do what their scripts say.
