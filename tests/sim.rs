@@ -17,6 +17,8 @@ mod log;
 mod oracle;
 #[path = "sim/oracle_raw.rs"]
 mod oracle_raw;
+#[path = "sim/oracle_users.rs"]
+mod oracle_users;
 #[path = "sim/plan.rs"]
 mod plan;
 #[path = "sim/run.rs"]

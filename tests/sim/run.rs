@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::kernel::{Plant, World};
 use crate::plan::Plan;
 use crate::script::{Role, Script};
-use crate::{oracle, oracle_raw};
+use crate::{oracle, oracle_raw, oracle_users};
 
 /// Steps in which all scripts have to be through.
 const STEPS_MAX: u64 = 400_000;
@@ -120,6 +120,7 @@ impl Sim {
     fn judge(&self, at_rest: bool) {
         oracle::check(self, at_rest);
         oracle_raw::check(self, at_rest);
+        oracle_users::check(self, at_rest);
     }
 
     /// Lets the clients do what their scripts say.
