@@ -77,8 +77,8 @@ impl fmt::Debug for Site {
 
 impl Site {
     /// `routes` are made once for all shards, by [`router`]; when `closing` turns true, connections
-    /// finish the response that is under way and close. `bounds` is asked once a connection: what is
-    /// in force may change.
+    /// finish the response that is under way and close. `bounds` is asked once a connection: what
+    /// is in force may change.
     #[must_use]
     pub fn new(
         routes: Routes,
