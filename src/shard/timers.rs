@@ -162,7 +162,12 @@ impl<I: Io> Shard<I> {
                 }
                 Phase::Open => self.heartbeat(id),
                 // Closed or not, the peer has had its time.
-                Phase::Closing(_) => self.vacate(id, Disconnect::PeerGone, CloseHow::Reset),
+                Phase::Closing(_) => {
+                    if state.drain.is_some() {
+                        state.count(Counter::shutdown_cut);
+                    }
+                    self.vacate(id, Disconnect::PeerGone, CloseHow::Reset);
+                }
             }
         }
         seen

@@ -10,14 +10,14 @@ use ringhall::conn::disconnect::Disconnect;
 use ringhall::conn::{Flags, Kind};
 use ringhall::counters::{Counter, REASONS_MAX};
 use ringhall::id::ShardId;
-use ringhall::limits::{BUFFER_BYTES, Limits};
+use ringhall::limits::{BUFFER_BYTES, Limits, SEGMENT_BYTES};
 use ringhall::shard::Shard;
 
 use crate::plan::Plan;
 use crate::run::Sim;
 
 /// What a connection may be told besides its room, and frame headers, in bytes.
-const WORDS: usize = 2000;
+const WORDS: usize = 2000 + 16 * SEGMENT_BYTES;
 
 /// What a turn is measured by.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ impl Bounds {
         let announcements = 200 * plan.clients;
         let payload = most(|limits| limits.room_tick_bytes) + plan.limits.message_bytes;
         Self {
-            // One message, or what one buffer holds of small ones.
-            echo: plan.limits.echo_message_bytes.max(BUFFER_BYTES) + WORDS,
+            // One message, and what else came in the buffer that completed it.
+            echo: plan.limits.echo_message_bytes + BUFFER_BYTES + WORDS,
             member: most(|limits| limits.queue_bytes) + payload + announcements + WORDS,
             held: vec![(0, 0); plan.shards],
         }

@@ -175,6 +175,8 @@ impl Sim {
                 self.pass(500);
             }
         }
+        // The timeouts of plain HTTP are not simulated.
+        self.host.close_all_plain();
     }
 
     fn shut_down(&mut self) {
