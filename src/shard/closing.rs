@@ -33,7 +33,8 @@ impl State {
                 egress.take_missed();
             }
         }
-        let upgraded = conn.phase == Phase::Open;
+        // Plain HTTP may have answered an upgrade that finds no place here.
+        let upgraded = conn.phase == Phase::Open || conn.flags.has(Flags::ANSWERED);
         self.notify_lag(id);
         if let (Some(code), true) = (reason.row().code, upgraded) {
             self.push_own(id, close_frame(code, text));
