@@ -185,7 +185,8 @@ impl<I: Io> Shard<I> {
         }
         let silence = Now(u64::from(now - conn.heard) * TICK_MS);
         let heard = Now(u64::from(conn.heard) * TICK_MS);
-        if silence.0 >= millis(timeout) {
+        let overdue = silence.0 >= millis(timeout);
+        if overdue && conn.flags.has(Flags::PINGED) {
             return state.end(id, Disconnect::HeartbeatTimeout);
         }
         // A little late by lot, so that those who came together are not pinged together.
@@ -203,7 +204,10 @@ impl<I: Io> Shard<I> {
             state.count(Counter::pings);
             state.push_own(id, ping);
         }
-        state.wheel.set(&mut state.conns, id.slot, heard.after(timeout));
+        // Where nobody looked for that long (the process was stopped, say), whoever was not pinged
+        // in time has as much time to answer as others have.
+        let late = overdue.then(|| state.now.after(timeout.saturating_sub(ping_after)));
+        state.wheel.set(&mut state.conns, id.slot, late.unwrap_or(heard.after(timeout)));
     }
 }
 
