@@ -29,6 +29,8 @@ mod script;
 mod sim_io;
 #[path = "sim/socket.rs"]
 mod socket;
+#[path = "sim/verdict.rs"]
+mod verdict;
 #[path = "sim/wire.rs"]
 mod wire;
 

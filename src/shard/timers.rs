@@ -190,7 +190,8 @@ impl<I: Io> Shard<I> {
         }
         let silence = Now(u64::from(now - conn.heard) * TICK_MS);
         let heard = Now(u64::from(conn.heard) * TICK_MS);
-        if silence.0 >= millis(timeout) {
+        let overdue = silence.0 >= millis(timeout);
+        if overdue && conn.flags.has(Flags::PINGED) {
             return state.end(id, Disconnect::HeartbeatTimeout);
         }
         // A little late by lot, so that those who came together are not pinged together.
@@ -208,8 +209,14 @@ impl<I: Io> Shard<I> {
             state.count(Counter::pings);
             state.push_own(id, ping);
         }
-        // An answer moves nothing in the wheel: looked at no later than the next ping may be due.
-        let due = heard.after(timeout).min(state.now.after(ping_after));
+        // An answer moves nothing in the wheel: looked at no later than the next ping may be due. And
+        // where nobody looked for that long (the process was stopped, say), whoever was not pinged
+        // in time has as much time to answer as others have.
+        let due = if overdue {
+            state.now.after(timeout.saturating_sub(ping_after))
+        } else {
+            heard.after(timeout).min(state.now.after(ping_after))
+        };
         state.wheel.set(&mut state.conns, id.slot, due);
     }
 }
