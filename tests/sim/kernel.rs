@@ -503,7 +503,10 @@ impl World {
         let socket = self.socket_behind(&fd);
         let completion = match self.place(shard, socket) {
             Some(slot) => Completion::Arrived { slot, parcel },
-            None => Completion::AdoptFailed { parcel, error: Errno::NFILE },
+            None => {
+                self.sockets[socket].unplaced = true;
+                Completion::AdoptFailed { parcel, error: Errno::NFILE }
+            }
         };
         self.drop_descriptor(fd);
         self.post(shard, completion);

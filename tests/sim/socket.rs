@@ -60,6 +60,8 @@ pub struct Socket {
     pub lingers_not: bool,
     /// The server's end has been closed.
     pub server_closed: bool,
+    /// It came back from plain HTTP and found the table full.
+    pub unplaced: bool,
     /// When the server last received something.
     pub heard_at: u64,
     /// When the client last read something.
@@ -95,6 +97,7 @@ impl Socket {
             holders: 0,
             lingers_not: false,
             server_closed: false,
+            unplaced: false,
             heard_at: 0,
             drained_at: 0,
             places: Vec::new(),
