@@ -117,7 +117,10 @@ fn check_ending(sim: &Sim, client: &Client, world: &World) {
             assert!(!log.is_truncated || half_closed || cut, "client {id}: cut inside a frame");
             let told = log.close_heard.is_some() || log.refusal.is_some() || !log.is_open;
             let unplaced = client.socket.is_some_and(|socket| world.sockets[socket].unplaced);
-            assert!(told || unplaced || half_closed || cut, "client {id} is left without a close frame");
+            assert!(
+                told || unplaced || half_closed || cut,
+                "client {id} is left without a close frame"
+            );
         }
         Ending::Own => {}
     }
