@@ -183,9 +183,13 @@ impl<I: Io> Shard<I> {
         let now = state.wheel.tick_at(state.now);
         let (ping_after, timeout) = (state.limits.ping_after, state.limits.heartbeat_timeout);
         let Some(conn) = state.conns.get(id) else { return };
-        if conn.flags.has(Flags::PAUSED) && conn.kind != Kind::Echo {
-            // We are the ones who do not read: the clock stands still. Not so on `/echo`: there we
-            // do not read because the peer does not, and it is heard when it takes bytes.
+        let waits_for_us = match conn.kind {
+            // There we do not read because the peer does not: it is heard when it takes bytes.
+            Kind::Echo => conn.egress.is_none() && conn.flags.has(Flags::READY),
+            _ => conn.flags.has(Flags::PAUSED.with(Flags::READY)),
+        };
+        if waits_for_us {
+            // We are the ones who do not read: the clock stands still.
             conn.heard = now;
         }
         let silence = Now(u64::from(now - conn.heard) * TICK_MS);
