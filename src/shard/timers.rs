@@ -213,9 +213,9 @@ impl<I: Io> Shard<I> {
             state.count(Counter::pings);
             state.push_own(id, ping);
         }
-        // An answer moves nothing in the wheel: looked at no later than the next ping may be due. And
-        // where nobody looked for that long (the process was stopped, say), whoever was not pinged
-        // in time has as much time to answer as others have.
+        // An answer moves nothing in the wheel: looked at no later than the next ping may be due.
+        // And where nobody looked for that long (the process was stopped, say), whoever was not
+        // pinged in time has as much time to answer as others have.
         let due = if overdue {
             state.now.after(timeout.saturating_sub(ping_after))
         } else {

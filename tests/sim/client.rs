@@ -171,11 +171,12 @@ impl Client {
     }
 
     fn next_act(&mut self, world: &mut World, socket: SocketId) {
-        if self.at_boundary && !self.fin_sent {
-            if let Some(frame) = self.urgent.pop_front() {
-                self.outbox.extend(frame);
-                return;
-            }
+        if self.at_boundary
+            && !self.fin_sent
+            && let Some(frame) = self.urgent.pop_front()
+        {
+            self.outbox.extend(frame);
+            return;
         }
         let Some(act) = self.script.acts.pop_front() else { return };
         world.note(|| format!("client {} does {}", self.id, act.brief()));

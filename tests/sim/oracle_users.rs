@@ -173,7 +173,10 @@ fn check_users(
     }
     let world = sim.world.borrow();
     for (user, is_in) in is_in {
-        let is_user = |client: &Client| matches!(&client.script.role, Role::Member { user: name, .. } if name == user);
+        let is_user = |client: &Client| match &client.script.role {
+            Role::Member { user: name, .. } => name == user,
+            _ => false,
+        };
         if is_in {
             let has_socket = |client: &&Client| {
                 client.socket.is_some_and(|socket| !world.sockets[socket].server_closed)
