@@ -14,6 +14,9 @@ pub const BUFFERS_TOTAL: usize = 2048;
 pub const BUFFERS_MIN: usize = 64;
 /// Segments that one SENDMSG carries; the kernel's `UIO_MAXIOV` is 1024.
 pub const SEND_SEGMENTS_MAX: usize = 64;
+/// What one queued piece of payload costs beside its bytes: a place in the queue, a count, two
+/// lists. Reckoned from the structures' sizes; it keeps a queue of tiny pieces honest.
+pub const SEGMENT_BYTES: usize = 256;
 /// Bytes that one send offers to the kernel at most: what a socket can take at once is less.
 pub const SEND_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// RFC 6455 section 5.5: a control frame's payload.

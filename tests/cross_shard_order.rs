@@ -3,7 +3,6 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
@@ -135,7 +134,8 @@ fn all_members_see_one_order_whatever_shard_they_sit_on() {
     }
 }
 
-/// Says its numbers in a closed loop, so that nobody falls behind; when it is over, reads to the end.
+/// Says its numbers in a closed loop, so that nobody falls behind; when that is over, reads to the
+/// end.
 fn speak_until(mut client: Client, over: &AtomicBool, end: &Value) {
     for n in 0u64.. {
         client.send_json(&json!({ "content": n }));
@@ -229,26 +229,9 @@ fn echo_false_leaves_out_ones_own_words_and_nothing_else() {
     }
 }
 
-/// Runs the server with so few descriptors that each shard's table holds `files` sockets.
-fn start_with_files(files: usize, arguments: &[&str]) -> Server {
-    let binary = Server::command();
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
-    command.arg(binary.get_program());
-    for (name, value) in binary.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "debug"]);
-    command.args(arguments);
-    Server::spawn(command)
-}
-
 #[test]
 fn a_room_whose_shard_is_full_takes_members_on_the_other_one() {
-    let server = start_with_files(100, &["--shards", "2"]);
+    let server = Server::start_limited("-n 100", &["--shards", "2", "--log", "debug"]);
     // Nearly what both tables hold, their reserves left free. The kernel has each shard accept
     // about half of them: who finds the room's shard full stays on the other, or is sent there.
     const MEMBERS: usize = 180;
@@ -277,7 +260,7 @@ fn a_room_whose_shard_is_full_takes_members_on_the_other_one() {
 
 #[test]
 fn with_spread_never_who_finds_the_shard_full_is_told_to_come_back() {
-    let server = start_with_files(100, &["--shards", "2", "--set", "rooms.spread=never"]);
+    let server = Server::start_limited("-n 100", &["--shards", "2", "--set", "rooms.spread=never"]);
     let mut members = Vec::new();
     let refused = loop {
         assert!(members.len() < 150, "one table does not hold that many");

@@ -1,7 +1,7 @@
 //! Silence is asked about and then ends; whoever is heard, or not read from, is left in peace.
 //!
-//! `ping_pong.rs` has who answers, and who does not. Here is when: clocks judge only what may not be
-//! early, and a connection that answers pings is the metronome of the rest.
+//! `ping_pong.rs` has who answers, and who does not. Here is when: clocks judge only what may not
+//! be early, and a connection that answers pings is the metronome of the rest.
 
 mod support;
 
@@ -92,8 +92,8 @@ fn who_talks_is_never_pinged() {
     talker.close();
 }
 
-/// Sends an echo messages until the server stops reading from it. Gives what is left of the last one,
-/// and how many were sent with it.
+/// Sends an echo messages until the server stops reading from it. Gives what is left of the last
+/// one, and how many were sent with it.
 fn stuff(server: &Server, client: &Client, message: &[u8]) -> (Vec<u8>, usize) {
     let mut stream = client.stream();
     stream.set_nonblocking(true).expect("a socket");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Client, DEADLINE, Frame, Server, eventually, opcode};
+use support::{Client, DEADLINE, Frame, Server, eventually, get, opcode};
 use tempfile::TempDir;
 
 /// A configuration file that can be written anew, and a server that reads it.
@@ -129,4 +129,31 @@ fn a_flag_still_wins_over_the_file() {
     let line = configured.reload("[client]\nmessage_bytes = \"16KiB\"\n", "limits reloaded");
     assert!(!line.contains("client.message_bytes"), "nothing has changed: {line}");
     assert!(!is_relayed(&configured.server, 3000));
+}
+
+#[test]
+fn plain_requests_follow_the_limits_in_force() {
+    let with = |echo: bool, head: &str| {
+        format!("[echo]\nenabled = {echo}\n\n[handshake]\nhead_bytes = \"{head}\"\n")
+    };
+    let configured = Configured::start(&with(true, "2KiB"), &[]);
+    let address = configured.server.address();
+    // The second request of a connection: the first is read by the data ring.
+    let second = || {
+        let mut client = Client::raw(address);
+        client.send_bytes(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.recv_response(false).status, 200);
+        let pad = "x".repeat(3000);
+        let request = format!("GET /health HTTP/1.1\r\nHost: a\r\nX-Pad: {pad}\r\n\r\n");
+        client.send_bytes(request.as_bytes());
+        client.recv_response(false).status
+    };
+    get(address, "/echo").expect_refusal(426, "upgrade_required");
+    assert_eq!(second(), 431);
+    configured.reload(&with(false, "8KiB"), "limits reloaded");
+    get(address, "/echo").expect_refusal(404, "echo_disabled");
+    assert_eq!(second(), 200);
+    configured.reload(&with(true, "2KiB"), "limits reloaded");
+    get(address, "/echo").expect_refusal(426, "upgrade_required");
+    assert_eq!(second(), 431);
 }

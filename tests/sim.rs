@@ -17,6 +17,8 @@ mod log;
 mod oracle;
 #[path = "sim/oracle_raw.rs"]
 mod oracle_raw;
+#[path = "sim/oracle_users.rs"]
+mod oracle_users;
 #[path = "sim/plan.rs"]
 mod plan;
 #[path = "sim/run.rs"]
@@ -27,6 +29,8 @@ mod script;
 mod sim_io;
 #[path = "sim/socket.rs"]
 mod socket;
+#[path = "sim/verdict.rs"]
+mod verdict;
 #[path = "sim/wire.rs"]
 mod wire;
 

@@ -244,14 +244,15 @@ impl Conn {
     /// Bytes queued for it.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.egress.as_ref().map_or(0, |egress| egress.bytes())
+        self.egress.as_ref().map_or(0, |egress| egress.cost())
     }
 
     /// Bytes that it makes the process hold: queue, half-received message, stashed input.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let stash = self.cold.as_ref().map_or(0, |cold| cold.stash.capacity());
-        self.queued_bytes() + self.assembler.held_bytes() + stash
+        let waiting = |cold: &Cold| cold.stash.capacity() + cold.head.capacity();
+        let waiting = self.cold.as_deref().map_or(0, waiting);
+        self.queued_bytes() + self.assembler.held_bytes() + waiting
     }
 
     /// Whether it was told that it is over.

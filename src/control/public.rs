@@ -15,7 +15,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::middleware::map_response;
 use axum::response::Response;
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get};
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -68,23 +68,28 @@ pub trait Upgrades {
 /// Everything that the public listener's plain connections of one shard share.
 pub struct Site {
     routes: Routes,
-    bounds: Bounds,
+    bounds: Box<dyn Fn() -> Bounds>,
     closing: watch::Receiver<bool>,
     upgrades: Option<Rc<dyn Upgrades>>,
 }
 
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Site").field("bounds", &self.bounds).finish_non_exhaustive()
+        f.debug_struct("Site").field("bounds", &(self.bounds)()).finish_non_exhaustive()
     }
 }
 
 impl Site {
     /// `routes` are made once for all shards, by [`router`]; when `closing` turns true, connections
-    /// finish the response that is under way and close.
+    /// finish the response that is under way and close. `bounds` is asked once a connection: what
+    /// is in force may change.
     #[must_use]
-    pub fn new(routes: Routes, bounds: Bounds, closing: watch::Receiver<bool>) -> Self {
-        Self { routes, bounds, closing, upgrades: None }
+    pub fn new(
+        routes: Routes,
+        bounds: impl Fn() -> Bounds + 'static,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        Self { routes, bounds: Box::new(bounds), closing, upgrades: None }
     }
 
     /// With somebody who answers later upgrades; without, they are refused with 426.
@@ -154,9 +159,24 @@ fn switching(bytes: &[u8]) -> Response {
 }
 
 /// The routes of the public listener (SPEC section 3), as far as plain requests go. `echo`: whether
-/// there is an `/echo` (`echo.enabled`).
-pub fn router(source: Arc<dyn HealthSource>, files: Files, echo: bool) -> Routes {
-    let echo = if echo { get(upgrade_required) } else { any(echo_disabled) };
+/// there is an `/echo` now (`echo.enabled`); asked once a request.
+pub fn router(
+    source: Arc<dyn HealthSource>,
+    files: Files,
+    echo: impl Fn() -> bool + Clone + Send + Sync + 'static,
+) -> Routes {
+    let enabled: MethodRouter = get(upgrade_required);
+    let echo = any(move |request: Request<Body>| {
+        let enabled = echo().then(|| enabled.clone());
+        async move {
+            match enabled {
+                Some(enabled) => {
+                    enabled.oneshot(request).await.unwrap_or_else(|never| match never {})
+                }
+                None => echo_disabled(),
+            }
+        }
+    });
     Router::new()
         .route("/health", get(async |source: Health| health::answer_public(&source.0)))
         .route("/ws/{*rest}", get(upgrade_required))
@@ -173,7 +193,7 @@ async fn upgrade_required() -> Response {
     refusal::of(&Refusal::new(RefusalKind::UpgradeRequired, message))
 }
 
-async fn echo_disabled() -> Response {
+fn echo_disabled() -> Response {
     let message = "There is no echo here: the operator has set echo.enabled to false.";
     refusal::of(&Refusal::new(RefusalKind::EchoDisabled, message))
 }
@@ -196,12 +216,13 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
         let (site, gate, promise) = (site.clone(), gate.clone(), promise.clone());
         async move { Ok::<_, Infallible>(site.answer(request, peer, &gate, &promise).await) }
     });
-    let wire = Wire::new(socket, &prefix, site.bounds, gate.clone());
+    let bounds = (site.bounds)();
+    let wire = Wire::new(socket, &prefix, bounds, gate.clone());
     drop(prefix);
     let mut closing = site.closing.clone();
     // Whoever could say "closing" is gone: that says it too.
     let leave = async { drop(closing.wait_for(|closing| *closing).await) };
-    let over = connection::converse(wire, site.bounds, leave, service).await;
+    let over = connection::converse(wire, bounds, leave, service).await;
     if let Err(error) = over {
         // hyper found something that `http` lets pass, and has answered by itself.
         if let (true, Some(upgrades)) = (error.is_parse(), &site.upgrades) {

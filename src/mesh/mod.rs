@@ -221,6 +221,8 @@ pub struct MeshEnd {
     mesh: Arc<Mesh>,
     me: ShardId,
     outboxes: Vec<[VecDeque<Mail>; 2]>,
+    /// Bytes of requests in each outbox.
+    outbox_bytes: Vec<usize>,
     waiting: usize,
 }
 
@@ -229,7 +231,8 @@ impl MeshEnd {
     #[must_use]
     pub fn new(mesh: Arc<Mesh>, me: ShardId) -> Self {
         let outboxes = (0..mesh.shards).map(|_| Default::default()).collect();
-        Self { mesh, me, outboxes, waiting: 0 }
+        let outbox_bytes = vec![0; mesh.shards];
+        Self { mesh, me, outboxes, outbox_bytes, waiting: 0 }
     }
 
     /// Whether a speaker's message for that shard would be taken without waiting.
@@ -239,12 +242,15 @@ impl MeshEnd {
         let lane = self.mesh.lane(self.me, to, Way::Up).get();
         let (mails, bytes) =
             lane.map_or((0, 0), |lane| (lane.mails.len(), lane.bytes.load(Ordering::Relaxed)));
-        let queued: usize = outbox.iter().map(Mail::weight).sum();
+        let queued = self.outbox_bytes[to.index()];
         mails + outbox.len() < self.mesh.lane_messages && bytes + queued < self.mesh.lane_bytes
     }
 
     /// Posts mail; it is under way after [`MeshEnd::flush`].
     pub fn post(&mut self, to: ShardId, mail: Mail) {
+        if mail.way() == Way::Up {
+            self.outbox_bytes[to.index()] += mail.weight();
+        }
         self.outboxes[to.index()][mail.way() as usize].push_back(mail);
         self.waiting += 1;
     }
@@ -261,6 +267,10 @@ impl MeshEnd {
                 if !outbox.is_empty() {
                     moved += self.mesh.fill(self.me, to, way, outbox);
                 }
+            }
+            if moved > 0 {
+                let left = &self.outboxes[to.index()][Way::Up as usize];
+                self.outbox_bytes[to.index()] = left.iter().map(Mail::weight).sum();
             }
             self.waiting -= moved;
             if moved > 0 && self.mesh.bell(to).must_ring() {

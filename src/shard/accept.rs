@@ -169,17 +169,20 @@ impl<I: Io> Shard<I> {
                 if !in_pieces {
                     cold.head = bytes.to_vec();
                 }
+                state.weigh(id);
                 self.await_head(id);
             }
             HeadVerdict::Upgrade { request, consumed } => {
                 let leftover = all[consumed..].to_vec();
                 cold.head = Vec::new();
+                state.weigh(id);
                 self.upgrade(id, request, leftover);
             }
             HeadVerdict::Plain => {
                 if !in_pieces {
                     cold.head = bytes.to_vec();
                 }
+                state.weigh(id);
                 self.leave_for_http(id);
             }
             HeadVerdict::Refuse(refusal) => state.refuse(id, refusal),

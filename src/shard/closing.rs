@@ -33,6 +33,7 @@ impl State {
                 egress.take_missed();
             }
         }
+        // Plain HTTP may have answered an upgrade that finds no place here.
         let upgraded = conn.phase == Phase::Open || conn.flags.has(Flags::ANSWERED);
         self.notify_lag(id);
         if let (Some(code), true) = (reason.row().code, upgraded) {
@@ -61,6 +62,7 @@ impl State {
         conn.flags.clear(Flags::PAUSED);
         conn.assembler = crate::ws::Assembler::default();
         if let Some(cold) = &mut conn.cold {
+            cold.head = Vec::new();
             cold.stash = Vec::new();
             cold.stash_start = 0;
             cold.upgrade = None;

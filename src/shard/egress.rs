@@ -89,6 +89,11 @@ impl<I: Io> Shard<I> {
             }
             if egress.is_empty() {
                 conn.egress = None;
+                if conn.kind == Kind::Echo && conn.flags.has(Flags::PAUSED) {
+                    // Go on with what it had sent, one turn later, when it is known whether the
+                    // socket took all.
+                    self.state.paused.push_back(id);
+                }
                 self.finish_soon(id);
             } else {
                 self.state.mark_dirty(id);
@@ -157,12 +162,6 @@ impl<I: Io> Shard<I> {
             conn.heard = state.wheel.tick_at(state.now);
         }
         state.mark_dirty(id);
-        let Some(conn) = state.conns.get(id) else { return };
-        if conn.kind == Kind::Echo && conn.flags.has(Flags::PAUSED) {
-            // Its reader has begun to read: go on with what it had sent, one turn later, when it is
-            // known how much the socket takes.
-            state.paused.push_back(id);
-        }
     }
 }
 

@@ -147,15 +147,13 @@ impl<I: Io> Shard<I> {
         let mut resumed = 0;
         for _ in 0..state.paused.len() {
             let Some(id) = state.paused.pop_front() else { break };
-            let Some(conn) = state.conns.get(id) else { continue };
-            let is_blocked = conn.kind == Kind::Echo && conn.flags.has(Flags::BLOCKED);
-            if !conn.flags.has(Flags::PAUSED) || is_blocked {
+            if !state.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PAUSED)) {
                 continue;
             }
             if state.may_take(id) {
                 resumed += 1;
                 state.feed_stash(id);
-            } else {
+            } else if state.conns.get(id).is_some_and(|conn| conn.kind != Kind::Echo) {
                 state.paused.push_back(id);
             }
         }
@@ -199,12 +197,12 @@ impl State {
         self.counters.add(Counter::pauses, 1);
         let Some(conn) = self.conns.get(id) else { return };
         conn.flags.set(Flags::PAUSED);
-        // Who waits for its own reader is looked at when that reads.
-        let is_blocked = conn.kind == Kind::Echo && conn.flags.has(Flags::BLOCKED);
+        // Who waits for its own reader goes on when that has taken what waits.
+        let is_echo = conn.kind == Kind::Echo;
         let cold = conn.cold();
         cold.stash = stash;
         cold.stash_start = start;
-        if !is_blocked {
+        if !is_echo {
             self.paused.push_back(id);
         }
     }
@@ -232,16 +230,23 @@ impl State {
             Kind::Echo => self.limits.echo_message_bytes,
             _ => self.limits.message_bytes,
         };
-        let mut assembler = std::mem::take(&mut conn.assembler);
+        if kind == Kind::Echo && !self.may_take(id) {
+            return Some(0);
+        }
+        let mut assembler = std::mem::take(&mut self.conns.get(id)?.assembler);
         let mut replies = Vec::new();
         let mut at = 0;
         let ended = loop {
             if at == bytes.len() {
                 break Ended::Whole;
             }
-            // More replies than input: a message that came in pieces is among them. It goes alone.
-            let large_echo = kind == Kind::Echo && replies.len() > at;
-            if large_echo || !self.may_take(id) {
+            let takes = match kind {
+                // More replies than input: a message that came in pieces is among them. It goes
+                // alone.
+                Kind::Echo => replies.len() <= at,
+                _ => self.may_take(id),
+            };
+            if !takes {
                 break Ended::Paused(at);
             }
             let step = match assembler.decode(&mut bytes[at..], message_bytes) {
@@ -333,11 +338,11 @@ impl State {
     }
 
     /// Whether the next message could be taken now. A member's room has a bound a turn, a room that
-    /// lives elsewhere has the lane's, an echo waits for its reader.
+    /// lives elsewhere has the lane's, an echo waits until its reader has taken what came before.
     pub(super) fn may_take(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id) else { return true };
         match (conn.kind, conn.seat) {
-            (Kind::Echo, _) => !conn.flags.has(Flags::BLOCKED),
+            (Kind::Echo, _) => conn.egress.is_none(),
             (_, Some(seat)) => match self.halls.at(seat.hall).map(|hall| &hall.role) {
                 Some(Role::Home(home)) => home.pending.bytes.len() < self.limits.room_tick_bytes,
                 Some(Role::Outpost(outpost)) => self.mesh.may_say(outpost.home),

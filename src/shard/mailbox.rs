@@ -31,12 +31,27 @@ impl<I: Io> Shard<I> {
         let mut taken = 0;
         let shards = self.state.held_mail.len();
         for from in (0..).map(ShardId).take(shards) {
-            for _ in 0..self.state.mesh.arrived(from, Way::Down) {
-                let Some(mail) = self.state.mesh.collect(from, Way::Down) else { break };
-                taken += 1;
-                self.answered(from, mail);
-            }
+            taken += self.answers(from);
             taken += self.state.requests(from);
+        }
+        taken
+    }
+
+    /// Answers of one shard, until its lane is empty or a newcomer has to wait for the next turn;
+    /// how many.
+    fn answers(&mut self, from: ShardId) -> usize {
+        let mut taken = 0;
+        let mut next = self.state.held_welcome[from.index()].take();
+        let arrived = self.state.mesh.arrived(from, Way::Down) + usize::from(next.is_some());
+        for _ in 0..arrived {
+            let mail = next.take().or_else(|| self.state.mesh.collect(from, Way::Down));
+            let Some(mail) = mail else { break };
+            if self.state.comes_too_early(&mail) {
+                self.state.held_welcome[from.index()] = Some(mail);
+                break;
+            }
+            taken += 1;
+            self.answered(from, mail);
         }
         taken
     }
@@ -62,6 +77,13 @@ impl<I: Io> Shard<I> {
 }
 
 impl State {
+    /// Whether a member would take its seat before a payload that it must not hear is fanned out:
+    /// it was posted before the join, and goes out at the end of this turn.
+    fn comes_too_early(&self, mail: &Mail) -> bool {
+        let Mail::Joined { hall: joined, .. } = mail else { return false };
+        self.foreign.iter().any(|(hall, _)| hall == joined)
+    }
+
     /// Requests of one shard, until its lane is empty or a room cannot take more this turn.
     fn requests(&mut self, from: ShardId) -> usize {
         let mut taken = 0;

@@ -120,6 +120,8 @@ pub struct State {
     pub(crate) summaries: VecDeque<(Now, HallId)>,
     /// Mail that its room could not take yet, by sender.
     pub(crate) held_mail: Vec<Option<Mail>>,
+    /// A join's answer that has to wait for this turn's payloads, by sender.
+    pub(crate) held_welcome: Vec<Option<Mail>>,
     /// Sockets that leave for plain HTTP; the host takes them.
     pub handoffs: Vec<Handoff>,
     pub(crate) drain: Option<Drain>,
@@ -161,6 +163,7 @@ impl<I: Io> Shard<I> {
             foreign: Vec::new(),
             summaries: VecDeque::new(),
             held_mail: (0..shards).map(|_| None).collect(),
+            held_welcome: (0..shards).map(|_| None).collect(),
             handoffs: Vec::new(),
             drain: None,
             accepting: false,

@@ -345,6 +345,7 @@ impl World {
         let is_short = self.random.u8(0..100) < self.chaos.short_reads;
         let len = if is_short { self.random.usize(1..=there) } else { there };
         *bytes = socket.up.take(len);
+        socket.heard_at = self.now;
         let more = !socket.up.bytes.is_empty();
         Ok(Input { buffer: Some(BufferId(buffer)), len, more })
     }
@@ -502,7 +503,10 @@ impl World {
         let socket = self.socket_behind(&fd);
         let completion = match self.place(shard, socket) {
             Some(slot) => Completion::Arrived { slot, parcel },
-            None => Completion::AdoptFailed { parcel, error: Errno::NFILE },
+            None => {
+                self.sockets[socket].unplaced = true;
+                Completion::AdoptFailed { parcel, error: Errno::NFILE }
+            }
         };
         self.drop_descriptor(fd);
         self.post(shard, completion);
@@ -525,6 +529,12 @@ impl World {
             self.let_go(socket);
         }
         self.descriptors.len()
+    }
+
+    /// The socket in a slot.
+    pub fn socket_at(&self, shard: usize, slot: u32) -> Option<&Socket> {
+        let slot = self.rings[shard].slots[slot as usize].as_ref()?;
+        Some(&self.sockets[slot.socket])
     }
 
     /// Runs what the kernel has put off until the shard enters it.
@@ -640,6 +650,7 @@ impl World {
 
     /// A client reads.
     pub fn client_read(&mut self, id: SocketId, at_most: usize) -> Read {
+        let now = self.now;
         let socket = &mut self.sockets[id];
         let was_writable = socket.writable();
         let bytes = socket.down.take(at_most);
@@ -650,6 +661,7 @@ impl World {
                 _ => Read::Nothing,
             };
         }
+        socket.drained_at = now;
         if !was_writable && socket.writable() {
             self.wake(id);
         }

@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::kernel::{Plant, World};
 use crate::plan::Plan;
 use crate::script::{Role, Script};
-use crate::{oracle, oracle_raw};
+use crate::{oracle, oracle_raw, oracle_users, verdict};
 
 /// Steps in which all scripts have to be through.
 const STEPS_MAX: u64 = 400_000;
@@ -68,6 +68,7 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     }
     sim.shut_down();
     sim.judge(false);
+    verdict::check(&sim);
     check::at_end(&mut sim);
     STEPS.set(sim.world.borrow().step);
     sim.tally()
@@ -120,6 +121,7 @@ impl Sim {
     fn judge(&self, at_rest: bool) {
         oracle::check(self, at_rest);
         oracle_raw::check(self, at_rest);
+        oracle_users::check(self, at_rest);
     }
 
     /// Lets the clients do what their scripts say.
@@ -175,6 +177,8 @@ impl Sim {
                 self.pass(500);
             }
         }
+        // The timeouts of plain HTTP are not simulated.
+        self.host.close_all_plain();
     }
 
     fn shut_down(&mut self) {

@@ -119,8 +119,8 @@ fn run(
     let runtime = runtime.expect("a runtime");
     let accept = async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-        let router = public::router(Arc::new(Picture::default()), setup.files, setup.echo);
-        let site = Site::new(router, setup.bounds, closing)
+        let router = public::router(Arc::new(Picture::default()), setup.files, move || setup.echo);
+        let site = Site::new(router, move || setup.bounds, closing)
             .with_upgrades(Rc::new(Shard { is_crowded: setup.is_crowded, tell: tell.clone() }));
         let site = Rc::new(site);
         loop {
