@@ -240,6 +240,12 @@ impl Upgrades for Doorman {
         Ok(Accepted { response, token: free as u64 })
     }
 
+    fn is_crowded(&self) -> bool {
+        let taken = self.shared.http_connections.load(Ordering::Relaxed);
+        // Rounded up: where there is one place, whoever has it may keep it.
+        taken > self.shared.limits().http_connections.div_ceil(2)
+    }
+
     fn taken(&self, token: u64, stream: std::net::TcpStream, leftover: Vec<u8>) {
         let Some(promised) = self.take_pending(token) else { return };
         // The ring's operations wait by themselves; a nonblocking socket would make them fail.

@@ -10,7 +10,7 @@ use plain_site::{Plain, Setup, TOKEN, Told};
 use ringhall::control::Bounds;
 use ringhall::control::files::Files;
 use ringhall::http::RefusalKind;
-use support::{Client, encode, get, http, opcode};
+use support::{Client, Server, encode, get, http, opcode};
 
 const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &[u8] = b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
@@ -287,6 +287,36 @@ fn a_closing_server_lets_go_of_idle_connections_and_answers_the_rest() {
     let page = late.recv_response(false);
     assert_eq!((page.status, page.header("connection")), (200, Some("close")));
     assert_eq!(late.take_all(), Ok(Vec::new()));
+}
+
+#[test]
+fn in_a_crowd_a_response_is_the_last_and_its_connection_gone() {
+    let plain = Plain::start(Setup { bounds: bounds(), is_crowded: true, ..Setup::default() });
+    let mut client = Client::raw(plain.address());
+    client.send_bytes(PAGE);
+    let page = client.recv_response(false);
+    assert_eq!((page.status, page.header("connection")), (200, Some("close")));
+    // Although the client keeps its end.
+    assert!(matches!(plain.told(), Told::Over));
+    assert_eq!(client.take_all(), Ok(Vec::new()));
+}
+
+#[test]
+fn idle_connections_leave_room_for_health() {
+    let server = Server::start(&["--set", "limits.http_connections=8"]);
+    let mut idle = Vec::new();
+    for _ in 0..32 {
+        let mut client = Client::raw(server.address());
+        client.send_bytes(PAGE);
+        let page = client.recv_response(false);
+        assert_eq!(page.status, 200);
+        // Its place is free again once the server has closed.
+        if page.header("connection") == Some("close") {
+            assert_eq!(client.take_all(), Ok(Vec::new()));
+        }
+        idle.push(client);
+    }
+    assert_eq!(get(server.address(), "/health").status, 200);
 }
 
 #[test]

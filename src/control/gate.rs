@@ -38,6 +38,8 @@ struct State {
     passage: Passage,
     waker: Option<Waker>,
     refusal: Option<Refusal>,
+    has_answered: bool,
+    is_hurried: bool,
 }
 
 /// One connection's; its clones are the same gate.
@@ -76,6 +78,20 @@ impl Gate {
         self.state().refusal.take()
     }
 
+    /// Whether there was a request and its answer.
+    pub(super) fn has_answered(&self) -> bool {
+        self.state().has_answered
+    }
+
+    /// The place is wanted: a closing wire takes what is there already and listens no longer.
+    pub(super) fn hurry(&self) {
+        self.state().is_hurried = true;
+    }
+
+    pub(super) fn is_hurried(&self) -> bool {
+        self.state().is_hurried
+    }
+
     /// The service has a request with a body.
     pub(super) fn open_for_body(&self) {
         self.open(Passage::Body);
@@ -84,6 +100,7 @@ impl Gate {
     /// The service has its answer, and it is not that the wire becomes a WebSocket.
     pub(super) fn answered(&self) {
         self.open(Passage::Head);
+        self.state().has_answered = true;
     }
 
     fn open(&self, passage: Passage) {

@@ -58,6 +58,9 @@ pub trait Upgrades {
     /// The client went away before its 101 was out: nothing will come for this token.
     fn abandoned(&self, token: u64);
 
+    /// Whether more than half of the process's plain HTTP connections are taken, this one included.
+    fn is_crowded(&self) -> bool;
+
     /// Counts a refusal, whoever made it: a malformed request, a path without a file, or `judge`.
     fn refused(&self, kind: RefusalKind);
 }
@@ -126,8 +129,13 @@ impl Site {
             upgrades.refused(kind);
         }
         gate.answered();
+        let is_crowded = self.upgrades.as_ref().is_some_and(|upgrades| upgrades.is_crowded());
+        // A body that is still on its way would reset the connection, and its answer be lost.
+        if is_crowded && !has_body {
+            gate.hurry();
+        }
         // hyper says so by itself only where it knew before this request.
-        if has_body || *self.closing.borrow() {
+        if is_crowded || has_body || *self.closing.borrow() {
             connection::close_after(&mut response);
         }
         response

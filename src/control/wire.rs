@@ -9,7 +9,8 @@
 //! - The bytes come in order: the prefix, then the socket's.
 //! - hyper sees no malformed head: `gate::REFUSED` comes in its place, and nothing after.
 //! - A write that makes no progress for `stall_timeout` fails, whoever waits for it.
-//! - A shutdown ends after `linger_timeout`, or `LINGER_BYTES_MAX` of input.
+//! - A shutdown ends after `linger_timeout`, or `LINGER_BYTES_MAX` of input; at once where the
+//!   place is wanted.
 
 use std::io;
 use std::pin::Pin;
@@ -182,7 +183,11 @@ impl AsyncWrite for Wire {
         let mut space = [0; READ_BYTES];
         while this.dropped < LINGER_BYTES_MAX {
             let mut buf = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf))?;
+            let progress = Pin::new(&mut this.stream).poll_read(cx, &mut buf);
+            if progress.is_pending() && this.gate.is_hurried() {
+                break;
+            }
+            ready!(progress)?;
             if buf.filled().is_empty() {
                 break;
             }

@@ -45,13 +45,21 @@ pub struct Setup {
     pub files: Files,
     pub bounds: Bounds,
     pub echo: bool,
+    /// Whether more than half of the connections are taken.
+    pub is_crowded: bool,
     /// Bytes that were read before the hand-over.
     pub prefix_bytes: usize,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { files: Files::built_in(), bounds: Bounds::default(), echo: true, prefix_bytes: 0 }
+        Self {
+            files: Files::built_in(),
+            bounds: Bounds::default(),
+            echo: true,
+            is_crowded: false,
+            prefix_bytes: 0,
+        }
     }
 }
 
@@ -113,7 +121,7 @@ fn run(
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
         let router = public::router(Arc::new(Picture::default()), setup.files, move || setup.echo);
         let site = Site::new(router, move || setup.bounds, closing)
-            .with_upgrades(Rc::new(Shard { tell: tell.clone() }));
+            .with_upgrades(Rc::new(Shard { is_crowded: setup.is_crowded, tell: tell.clone() }));
         let site = Rc::new(site);
         loop {
             let (mut stream, _) = listener.accept().await.expect("accept");
@@ -140,6 +148,7 @@ fn run(
 
 /// A shard that takes every echo and has no room for anybody else.
 struct Shard {
+    is_crowded: bool,
     tell: Sender<Told>,
 }
 
@@ -158,6 +167,10 @@ impl Upgrades for Shard {
 
     fn abandoned(&self, _token: u64) {
         let _ = self.tell.send(Told::Abandoned);
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.is_crowded
     }
 
     fn refused(&self, kind: RefusalKind) {
