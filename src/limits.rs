@@ -25,6 +25,8 @@ pub const CONTROL_BYTES_MAX: usize = 125;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Levels of nesting that a message's content may have: what careful JSON parsers stop at.
 pub const CONTENT_DEPTH_MAX: usize = 128;
+/// Bytes of the parser's own words in an error that is answered to a speaker.
+pub const ERROR_BYTES_MAX: usize = 200;
 /// Header fields of a request head.
 pub const HEADERS_MAX: usize = 100;
 /// Bytes of a request target: longer is 414.
