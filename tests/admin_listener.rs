@@ -14,6 +14,8 @@ use ringhall::control::health::{Readiness, State};
 use support::{Client, get, http};
 use tokio::sync::watch;
 
+const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
+
 struct Admin {
     address: SocketAddr,
     closing: watch::Sender<bool>,
@@ -114,10 +116,22 @@ fn without_a_key_an_unknown_path_is_404_and_a_known_one_keeps_its_methods() {
 }
 
 #[test]
+fn a_malformed_head_is_refused_with_words_first_or_later() {
+    let admin = start(Picture::default(), None);
+    http(admin.address, "hello\r\n\r\n").expect_refusal(400, "bad_request");
+    let mut client = Client::raw(admin.address);
+    let many = "X: y\r\n".repeat(110);
+    let heads = format!("{READY}GET /ready HTTP/1.1\r\nHost: a\r\n{many}\r\n");
+    client.send_bytes(heads.as_bytes());
+    assert_eq!(client.recv_response(false).status, 200);
+    client.recv_response(false).expect_refusal(431, "head_too_large");
+}
+
+#[test]
 fn closing_ends_the_listener_and_its_idle_connections() {
     let admin = start(Picture::default(), None);
     let mut idle = Client::raw(admin.address);
-    idle.send_bytes(b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n");
+    idle.send_bytes(READY.as_bytes());
     assert_eq!(idle.recv_response(false).status, 200);
     admin.closing.send(true).expect("the server runs");
     assert_eq!(idle.take_all(), Ok(Vec::new()));

@@ -251,7 +251,7 @@ fn a_drip_of_input_does_not_hold_a_closed_connection() {
     assert_eq!(server.counter("connections"), 0);
 }
 
-/// Whoever goes away while it is on its way: to another shard, into a room elsewhere, to plain HTTP.
+/// Whoever goes away while on its way: to another shard, into a room elsewhere, to plain HTTP.
 #[test]
 fn aborts_at_every_stage_leave_nothing_behind() {
     for spread in ["auto", "always"] {

@@ -1,7 +1,7 @@
 //! The whole server in one thread, over a simulated kernel, from a seed.
 //!
-//! `RINGHALL_SIM_SEEDS=n` runs so many seeds (300 by default); `RINGHALL_SIM_SEED=n` replays one and
-//! tells what happens. A seed that fails is printed with the command that replays it.
+//! `SIM_SEEDS=n` runs so many seeds (300 by default); `SIM_SEED=n` replays one and tells what
+//! happens. A seed that fails is printed with the command that replays it.
 
 #[path = "sim/check.rs"]
 mod check;
@@ -17,6 +17,10 @@ mod log;
 mod oracle;
 #[path = "sim/oracle_raw.rs"]
 mod oracle_raw;
+#[path = "sim/oracle_users.rs"]
+mod oracle_users;
+#[path = "sim/peers.rs"]
+mod peers;
 #[path = "sim/plan.rs"]
 mod plan;
 #[path = "sim/run.rs"]
@@ -27,6 +31,8 @@ mod script;
 mod sim_io;
 #[path = "sim/socket.rs"]
 mod socket;
+#[path = "sim/verdict.rs"]
+mod verdict;
 #[path = "sim/wire.rs"]
 mod wire;
 
@@ -57,12 +63,12 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn every_seed_keeps_the_invariants() {
-    if let Some(seed) = number("RINGHALL_SIM_SEED") {
+    if let Some(seed) = number("SIM_SEED") {
         run::run(seed, None, true);
         return;
     }
     let seeds: Vec<_> =
-        KNOWN.iter().copied().chain(1..=number("RINGHALL_SIM_SEEDS").unwrap_or(SEEDS)).collect();
+        KNOWN.iter().copied().chain(1..=number("SIM_SEEDS").unwrap_or(SEEDS)).collect();
     std::panic::set_hook(Box::new(|panic| {
         let seed = SEED.get();
         let _ = writeln!(std::io::stderr(), "seed {seed}: {panic}");
@@ -74,7 +80,7 @@ fn every_seed_keeps_the_invariants() {
         workers.into_iter().map(|worker| worker.join().expect("caught")).collect()
     });
     let failed: Vec<u64> = done.iter().flat_map(|done| done.failed.clone()).collect();
-    let replay = |seed: &u64| format!("\n  RINGHALL_SIM_SEED={seed} cargo test --test sim");
+    let replay = |seed: &u64| format!("\n  SIM_SEED={seed} cargo test --test sim");
     let replays: String = failed.iter().map(replay).collect();
     check_coverage(&done);
     assert!(failed.is_empty(), "{} of {} seeds failed:{replays}", failed.len(), seeds.len());
@@ -93,12 +99,10 @@ fn work(seeds: &[u64], next: &AtomicU64) -> Done {
         let at = next.fetch_add(1, Ordering::Relaxed);
         let Some(&seed) = usize::try_from(at).ok().and_then(|at| seeds.get(at)) else { break };
         SEED.set(seed);
-        let since = std::time::Instant::now();
         match catch_unwind(AssertUnwindSafe(|| run::run(seed, None, false))) {
             Ok(tally) => add(&mut done.tally, &tally),
             Err(_) => done.failed.push(seed),
         }
-        eprintln!("TIME {seed} {} {}", since.elapsed().as_millis(), run::STEPS.take());
     }
     done
 }

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::gate::Gate;
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
 use super::{ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, Bounds, Routes, connection, refusal};
@@ -96,20 +97,28 @@ pub async fn serve(listener: TcpListener, routes: Routes, closing: watch::Receiv
     while conversations.join_next().await.is_some() {}
 }
 
-async fn converse(stream: TcpStream, routes: Routes, closing: watch::Receiver<bool>) {
+async fn converse(stream: TcpStream, routes: Routes, mut closing: watch::Receiver<bool>) {
     let bounds = Bounds::default();
+    let gate = Gate::default();
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let routes = routes.clone();
+        let (routes, gate) = (routes.clone(), gate.clone());
         async move {
-            match connection::judge(&request) {
-                Err(refusal) => Ok(refusal::of(&refusal)),
+            let has_body = connection::has_body(&request);
+            let mut response = match connection::judge(&request, &gate) {
+                Err(refusal) => refusal::of(&refusal),
                 // Nothing here speaks WebSocket: the router says 404.
-                Ok(_) => routes.oneshot(request.map(Body::new)).await,
+                Ok(_) => routes.oneshot(request.map(Body::new)).await?,
+            };
+            gate.answered();
+            if has_body {
+                connection::close_after(&mut response);
             }
+            Ok(response)
         }
     });
-    let wire = Wire::new(stream, Vec::new(), bounds);
-    if let Err(error) = connection::converse(wire, bounds, closing, service).await {
+    let leave = async { drop(closing.wait_for(|closing| *closing).await) };
+    let wire = Wire::new(stream, &[], bounds, gate.clone());
+    if let Err(error) = connection::converse(wire, bounds, leave, service).await {
         tracing::debug!(%error, "an admin connection ended early");
     }
 }

@@ -14,6 +14,7 @@ use crate::limits;
 pub mod admin;
 mod connection;
 pub mod files;
+mod gate;
 pub mod health;
 pub mod public;
 mod refusal;

@@ -17,7 +17,7 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, get};
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, StatusCode};
@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::files::Files;
+use super::gate::Gate;
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
 use super::{Bounds, Routes, connection, refusal};
@@ -77,8 +78,8 @@ impl fmt::Debug for Site {
 
 impl Site {
     /// `routes` are made once for all shards, by [`router`]; when `closing` turns true, connections
-    /// finish the response that is under way and close. `bounds` is asked once a connection: what is
-    /// in force may change.
+    /// finish the response that is under way and close. `bounds` is asked once a connection: what
+    /// is in force may change.
     #[must_use]
     pub fn new(
         routes: Routes,
@@ -99,9 +100,11 @@ impl Site {
         &self,
         request: Request<Incoming>,
         peer: Option<IpAddr>,
+        gate: &Gate,
         promise: &Promise,
     ) -> Response {
-        let mut response = match connection::judge(&request) {
+        let has_body = connection::has_body(&request);
+        let mut response = match connection::judge(&request, gate) {
             Err(refusal) => refusal::of(&refusal),
             Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
                 match upgrades.judge(upgrade, peer) {
@@ -122,9 +125,10 @@ impl Site {
         if let (Some(&kind), Some(upgrades)) = (kind, &self.upgrades) {
             upgrades.refused(kind);
         }
+        gate.answered();
         // hyper says so by itself only where it knew before this request.
-        if *self.closing.borrow() {
-            response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+        if has_body || *self.closing.borrow() {
+            connection::close_after(&mut response);
         }
         response
     }
@@ -199,14 +203,23 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
     };
     let peer = socket.peer_addr().ok().map(|address| address.ip().to_canonical());
     let promise = Rc::new(Promise::default());
+    let gate = Gate::default();
     let service = service_fn(|request| {
-        let (site, promise) = (site.clone(), promise.clone());
-        async move { Ok::<_, Infallible>(site.answer(request, peer, &promise).await) }
+        let (site, gate, promise) = (site.clone(), gate.clone(), promise.clone());
+        async move { Ok::<_, Infallible>(site.answer(request, peer, &gate, &promise).await) }
     });
     let bounds = (site.bounds)();
-    let wire = Wire::new(socket, prefix, bounds);
-    let over = connection::converse(wire, bounds, site.closing.clone(), service).await;
+    let wire = Wire::new(socket, &prefix, bounds, gate.clone());
+    drop(prefix);
+    let mut closing = site.closing.clone();
+    // Whoever could say "closing" is gone: that says it too.
+    let leave = async { drop(closing.wait_for(|closing| *closing).await) };
+    let over = connection::converse(wire, bounds, leave, service).await;
     if let Err(error) = over {
+        // hyper found something that `http` lets pass, and has answered by itself.
+        if let (true, Some(upgrades)) = (error.is_parse(), &site.upgrades) {
+            upgrades.refused(RefusalKind::BadRequest);
+        }
         tracing::debug!(%error, "a plain connection ended early");
     }
     let promise = promise.take();

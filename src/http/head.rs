@@ -37,6 +37,8 @@ pub struct HeadProgress {
     searched: usize,
     /// Bytes that the parser has seen.
     parsed: usize,
+    /// Where the head ends.
+    end: Option<usize>,
 }
 
 /// What the bytes so far say.
@@ -62,6 +64,7 @@ pub enum HeadVerdict {
 pub fn read_head(bytes: &[u8], progress: &mut HeadProgress, limits: HeadLimits) -> HeadVerdict {
     let bytes = &bytes[..bytes.len().min(limits.head_bytes)];
     let end = progress.find_end(bytes);
+    progress.end = end;
     let verdict = if let Some(end) = end {
         judge(&bytes[..end])
     } else if bytes.len() == limits.head_bytes {
@@ -77,6 +80,12 @@ pub fn read_head(bytes: &[u8], progress: &mut HeadProgress, limits: HeadLimits) 
 }
 
 impl HeadProgress {
+    /// Bytes of the head, once its end has come.
+    #[must_use]
+    pub fn end(&self) -> Option<usize> {
+        self.end
+    }
+
     /// Where the head ends: behind the first empty line that follows something.
     fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.searched == self.blank {

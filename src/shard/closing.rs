@@ -33,6 +33,7 @@ impl State {
                 egress.take_missed();
             }
         }
+        // Plain HTTP may have answered an upgrade that finds no place here.
         let upgraded = conn.phase == Phase::Open || conn.flags.has(Flags::ANSWERED);
         self.notify_lag(id);
         if let (Some(code), true) = (reason.row().code, upgraded) {

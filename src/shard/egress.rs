@@ -102,8 +102,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// FIN to those whose last bytes the kernel has taken; before the deadlines are looked at, for a
-    /// shard that was kept from its core for seconds blames itself. How many.
+    /// FIN to those whose last bytes the kernel has taken; before the deadlines are looked at, for
+    /// a shard that was kept from its core for seconds blames itself. How many.
     pub(super) fn finish_ended(&mut self) -> usize {
         let ended = std::mem::take(&mut self.state.finishing);
         for id in &ended {

@@ -183,14 +183,19 @@ impl<I: Io> Shard<I> {
         let now = state.wheel.tick_at(state.now);
         let (ping_after, timeout) = (state.limits.ping_after, state.limits.heartbeat_timeout);
         let Some(conn) = state.conns.get(id) else { return };
-        if conn.flags.has(Flags::PAUSED) && conn.kind != Kind::Echo {
-            // We are the ones who do not read: the clock stands still. Not so on `/echo`: there we
-            // do not read because the peer does not, and it is heard when it takes bytes.
+        let waits_for_us = match conn.kind {
+            // There we do not read because the peer does not: it is heard when it takes bytes.
+            Kind::Echo => conn.egress.is_none() && conn.flags.has(Flags::READY),
+            _ => conn.flags.has(Flags::PAUSED.with(Flags::READY)),
+        };
+        if waits_for_us {
+            // We are the ones who do not read: the clock stands still.
             conn.heard = now;
         }
         let silence = Now(u64::from(now - conn.heard) * TICK_MS);
         let heard = Now(u64::from(conn.heard) * TICK_MS);
-        if silence.0 >= millis(timeout) {
+        let overdue = silence.0 >= millis(timeout);
+        if overdue && conn.flags.has(Flags::PINGED) {
             return state.end(id, Disconnect::HeartbeatTimeout);
         }
         // A little late by lot, so that those who came together are not pinged together.
@@ -209,7 +214,13 @@ impl<I: Io> Shard<I> {
             state.push_own(id, ping);
         }
         // An answer moves nothing in the wheel: looked at no later than the next ping may be due.
-        let due = heard.after(timeout).min(state.now.after(ping_after));
+        // And where nobody looked for that long (the process was stopped, say), whoever was not
+        // pinged in time has as much time to answer as others have.
+        let due = if overdue {
+            state.now.after(timeout.saturating_sub(ping_after))
+        } else {
+            heard.after(timeout).min(state.now.after(ping_after))
+        };
         state.wheel.set(&mut state.conns, id.slot, due);
     }
 }

@@ -4,12 +4,13 @@
 //! Out:   nothing, or a panic.
 //! Never: changes anything.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use ringhall::conn::disconnect::Disconnect;
-use ringhall::conn::{Flags, Kind};
+use ringhall::conn::{Flags, Kind, Phase};
 use ringhall::counters::{Counter, REASONS_MAX};
-use ringhall::id::ShardId;
+use ringhall::id::{ConnId, ShardId};
 use ringhall::limits::{BUFFER_BYTES, Limits, SEGMENT_BYTES};
 use ringhall::shard::Shard;
 
@@ -18,6 +19,9 @@ use crate::run::Sim;
 
 /// What a connection may be told besides its room, and frame headers, in bytes.
 const WORDS: usize = 2000 + 16 * SEGMENT_BYTES;
+
+/// What the timers may be early by, in milliseconds: they count in ticks.
+const TICK: u64 = 32;
 
 /// What a turn is measured by.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct Bounds {
     member: usize,
     /// What each shard's connections hold, and how many hold something.
     held: Vec<(usize, usize)>,
+    /// Who was found dead by the heartbeat.
+    dead: BTreeSet<(usize, ConnId)>,
 }
 
 impl Bounds {
@@ -41,13 +47,16 @@ impl Bounds {
             echo: plan.limits.echo_message_bytes + BUFFER_BYTES + WORDS,
             member: most(|limits| limits.queue_bytes) + payload + announcements + WORDS,
             held: vec![(0, 0); plan.shards],
+            dead: BTreeSet::new(),
         }
     }
 }
 
 /// After each turn of a shard.
 pub fn after_turn(sim: &mut Sim, shard: usize) {
-    let Sim { host, bounds, .. } = sim;
+    let Sim { host, bounds, world, plan, .. } = sim;
+    let world = world.borrow();
+    let timeout = u64::try_from(plan.limits.heartbeat_timeout.as_millis()).unwrap_or(u64::MAX);
     let mut held = (0, 0);
     for (id, conn) in host.shard(shard).state.conns().iter_mut() {
         let queued = conn.queued_bytes();
@@ -55,6 +64,14 @@ pub fn after_turn(sim: &mut Sim, shard: usize) {
         assert!(queued <= bound, "shard {shard}: {id:?} has {queued} > {bound} bytes queued");
         assert_eq!(conn.held, conn.weight(), "shard {shard}: {id:?} weighs something else");
         assert_eq!(conn.flags.has(Flags::HOLDING), conn.held > 0, "shard {shard}: {id:?}");
+        if conn.phase == Phase::Closing(Disconnect::HeartbeatTimeout)
+            && bounds.dead.insert((shard, id))
+        {
+            let socket = world.socket_at(shard, id.slot).expect("it has a slot");
+            let silent = world.now - socket.heard_at;
+            assert!(silent + TICK >= timeout, "shard {shard}: {id:?} spoke {silent} ms ago");
+            assert!(conn.flags.has(Flags::PINGED), "shard {shard}: {id:?} was never pinged");
+        }
         held = (held.0 + conn.held, held.1 + usize::from(conn.held > 0));
     }
     bounds.held[shard] = held;

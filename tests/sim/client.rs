@@ -41,7 +41,10 @@ pub struct Client {
     responses: usize,
     /// Neither reads nor writes any more.
     pub vanished: bool,
-    fin_sent: bool,
+    /// It has ended its stream.
+    pub fin_sent: bool,
+    /// When it saw its end.
+    pub ended_at: u64,
     random: Rng,
 }
 
@@ -64,6 +67,7 @@ impl Client {
             responses: 0,
             vanished: false,
             fin_sent: false,
+            ended_at: 0,
             random: Rng::with_seed(seed),
         }
     }
@@ -167,11 +171,12 @@ impl Client {
     }
 
     fn next_act(&mut self, world: &mut World, socket: SocketId) {
-        if self.at_boundary && !self.fin_sent {
-            if let Some(frame) = self.urgent.pop_front() {
-                self.outbox.extend(frame);
-                return;
-            }
+        if self.at_boundary
+            && !self.fin_sent
+            && let Some(frame) = self.urgent.pop_front()
+        {
+            self.outbox.extend(frame);
+            return;
         }
         let Some(act) = self.script.acts.pop_front() else { return };
         world.note(|| format!("client {} does {}", self.id, act.brief()));
@@ -246,6 +251,7 @@ impl Client {
         world.note(|| format!("client {} sees its end: {ending:?}", self.id));
         self.log.is_truncated = !self.reader.is_at_boundary();
         self.log.ending = Some(ending);
+        self.ended_at = world.now;
         world.client_close(socket);
     }
 

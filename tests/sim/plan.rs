@@ -164,7 +164,7 @@ fn limits(random: &mut Rng, spread: Spread) -> Limits {
         echo_message_bytes,
         policy: pick(random, &[SlowPolicy::Disconnect, SlowPolicy::DropOldest]),
         echo_enabled: random.u8(0..8) != 0,
-        announce_max: pick(random, &[0, 1, 2, 4, 256]),
+        announce_max: pick(random, &[0, 1, 2, 4, 256, 256, 256]),
         announce_every: pick(random, &[Duration::from_millis(100), Duration::from_secs(1)]),
         spread,
         members_max: rarely(random, &[2, 5]),

@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::kernel::{Plant, World};
 use crate::plan::Plan;
 use crate::script::{Role, Script};
-use crate::{oracle, oracle_raw};
+use crate::{oracle, oracle_raw, oracle_users, verdict};
 
 /// Steps in which all scripts have to be through.
 const STEPS_MAX: u64 = 400_000;
@@ -27,7 +27,6 @@ const SOON: u64 = 150;
 /// How long everybody is left alone: longer than any timeout of the defaults, in milliseconds.
 const LONG: u64 = 150_000;
 
-thread_local! { pub static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
 /// What shards have counted: by counter, and closes and refusals by reason.
 pub type Tally = [Vec<u64>; 3];
 
@@ -68,8 +67,8 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     }
     sim.shut_down();
     sim.judge(false);
+    verdict::check(&sim);
     check::at_end(&mut sim);
-    STEPS.set(sim.world.borrow().step);
     sim.tally()
 }
 
@@ -120,6 +119,7 @@ impl Sim {
     fn judge(&self, at_rest: bool) {
         oracle::check(self, at_rest);
         oracle_raw::check(self, at_rest);
+        oracle_users::check(self, at_rest);
     }
 
     /// Lets the clients do what their scripts say.
@@ -129,10 +129,10 @@ impl Sim {
             if self.clients.iter().all(Client::is_through) {
                 return;
             }
-            if self.random.u16(..) < 20 {
-                if let Some(limits) = reloads.pop() {
-                    self.host.reload(&limits);
-                }
+            if self.random.u16(..) < 20
+                && let Some(limits) = reloads.pop()
+            {
+                self.host.reload(&limits);
             }
             if self.plan.leaps && self.random.u16(..) < 10 {
                 let leap = self.random_leap();

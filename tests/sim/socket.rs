@@ -60,6 +60,12 @@ pub struct Socket {
     pub lingers_not: bool,
     /// The server's end has been closed.
     pub server_closed: bool,
+    /// It came back from plain HTTP and found the table full.
+    pub unplaced: bool,
+    /// When the server last received something.
+    pub heard_at: u64,
+    /// When the client last read something.
+    pub drained_at: u64,
     /// Slots of its tables: shard and slot.
     pub places: Vec<(usize, u32)>,
 }
@@ -91,6 +97,9 @@ impl Socket {
             holders: 0,
             lingers_not: false,
             server_closed: false,
+            unplaced: false,
+            heard_at: 0,
+            drained_at: 0,
             places: Vec::new(),
         }
     }
