@@ -12,7 +12,7 @@ const SMALL: usize = 4 << 10;
 
 fn server(sets: &[&str]) -> Server {
     let sets = sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>();
-    Server::start(&[&["--shards", "2"], &sets[..]].concat())
+    Server::start(&[&["--set", "server.shards=2"], &sets[..]].concat())
 }
 
 /// A room with a reader that does not read, and a speaker who hears itself.
@@ -71,17 +71,19 @@ fn a_clients_queue_ends_at_queue_bytes() {
 
 #[test]
 fn all_queues_together_end_at_the_budget_and_the_slowest_pays() {
-    let server =
-        server(&["limits.queue_bytes=1MiB", "client.queue_bytes=1MiB", "echo.enabled=false"]);
+    let sets = ["limits.queue_bytes=1MiB", "client.queue_bytes=1MiB", "echo.enabled=false"];
+    // One shard has to choose; among several, whoever holds less than the average is left alone.
+    let server = server(&[&sets[..], &["server.shards=1"]].concat());
     let mut bystander = Bystander::join(server.address(), "bystander");
-    let mut light: Vec<_> = (0..4).map(|n| Jam::join(&server, &format!("light{n}"))).collect();
-    for jam in &mut light {
-        for _ in 0..4 {
+    // Two hold little, one holds much: more than the average, but not the most.
+    let mut light: Vec<_> = (0..3).map(|n| Jam::join(&server, &format!("light{n}"))).collect();
+    for (jam, messages) in light.iter_mut().zip([4, 4, 11]) {
+        for _ in 0..messages {
             jam.say(30_000);
         }
     }
     let waiting = server.counter("queue_bytes");
-    assert!((100_000..600_000).contains(&waiting), "{waiting}");
+    assert!((300_000..600_000).contains(&waiting), "{waiting}");
     let mut heavy = Jam::join(&server, "heavy");
     while server.number("closed", "overloaded") == 0 {
         heavy.say(30_000);

@@ -69,6 +69,8 @@ fn sighup_puts_new_limits_in_force_for_connections_old_and_new() {
     old.send_json(&json!({ "content": "x".repeat(3000) }));
     assert_eq!(old.recv_json()["content"], "x".repeat(3000));
     assert!(!is_relayed(server, 9000));
+    let line = configured.reload("[client]\nmessage_bytes = \"8KiB\"\n", "limits reloaded");
+    assert!(!line.contains("client.message_bytes"), "nothing has changed since: {line}");
     // And down again, without a word to who keeps within it.
     configured.reload("[client]\nmessage_bytes = \"1KiB\"\n", "limits reloaded");
     eventually(DEADLINE, "each shard has it", || (0..10).all(|_| !is_relayed(server, 3000)));
