@@ -1,13 +1,16 @@
 """What the figures, the tables and the chart make of runs that are known."""
 
 import json
+import tempfile
 import unittest
 import xml.dom.minidom
 from dataclasses import replace
+from pathlib import Path
 
 import chart
 import figures
 import lines
+import record
 import servers
 import tables
 import trials
@@ -151,9 +154,27 @@ class Shown(unittest.TestCase):
         # The ground, the bars, and the three of the key.
         self.assertEqual(kinds, ["ground", "ours", "best", "ours", "best", "peer"])
 
+
+class Records(unittest.TestCase):
     def test_what_is_recorded_is_what_is_shown(self):
-        again = json.loads(json.dumps(self.report.results))
-        self.assertEqual(tables.text(tables.Report(ABOUT, [LINE], again)), tables.text(self.report))
+        opened = lines.open_loop(LINE, 700)
+        said = report([run(150), run(151)], [run(100)], [{"error": 'lost "a" byte'}])
+        said.lines.append(opened)
+        said.results[opened.name] = {servers.OURS: [run(90)], "uws": [run(80)]}
+        with tempfile.TemporaryDirectory() as folder:
+            record.write(said, Path(folder) / "run")
+            again = record.read(Path(folder) / "run" / "peers.json")
+        self.assertEqual(tables.text(again), tables.text(said))
+        self.assertEqual(again.lines[1].rate, 700)
+
+    def test_a_run_that_was_interrupted_at_once_is_still_json(self):
+        self.assertEqual(json.loads(record.raw(tables.Report(ABOUT, [LINE], {})))["results"], {})
+
+    def test_the_readme_changes_between_its_marks_only(self):
+        text = f"a\n{record.BEGIN}\nold\n{record.END}\nz\n"
+        self.assertEqual(record.placed(text, "new\n"), text.replace("old", "new"))
+        with self.assertRaises(record.RecordError):
+            record.placed("a", "new")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Plan:
     def run_all(self, lines, contenders=None):
         """All lines, round by round; who begins changes from round to round."""
         for number in range(self.rounds):
-            for line in lines:
+            for line in lines if number == 0 else [line for line in lines if not line.once]:
                 names = self.contenders(line) if contenders is None else contenders[line.name]
                 start = number % len(names)
                 for name in names[start:] + names[:start]:
