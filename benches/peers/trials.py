@@ -88,9 +88,10 @@ class Plan:
         except subprocess.TimeoutExpired as error:
             raise servers.ServerError(f"the generator was not done after {limit} s") from error
         if done.returncode != 0:
-            said = done.stderr.strip() or done.stdout.strip()
-            log = server.last_words()
-            raise servers.ServerError(f"{said[-1000:]}{log and f' (the server: {log[-500:]})'}")
+            said, log = done.stderr.strip() or done.stdout.strip(), server.last_words()
+            said = f"{said[-1000:]}{log and f' (the server: {log[-500:]})'}"
+            # One line, so that it stands in tables.
+            raise servers.ServerError(" ".join(said.split()))
         return kept(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
