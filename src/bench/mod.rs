@@ -9,6 +9,7 @@
 //! byte for byte. A wrong, lost or repeated one ends the run.
 
 mod answer;
+mod churn;
 mod drive;
 mod fault;
 mod frames;
@@ -29,6 +30,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 pub use answer::Upgrade;
+pub use churn::Churn;
 pub use drive::{Driver, Load, Measured, Span};
 pub use fault::Fault;
 pub use frames::{Partial, Sink, read};
@@ -52,6 +54,10 @@ pub enum Bench {
     Echo(Shape),
     /// Messages to everybody in a room.
     Fanout(Shape),
+    /// Connections that say nothing: without publishers.
+    Idle(Shape),
+    /// So many handshakes, with their closes, at a time.
+    Churn(usize),
 }
 
 /// A run.
@@ -78,10 +84,23 @@ pub fn run(options: &Options) -> Result<Report, Fault> {
         stay_on(cpu)?;
     }
     raise_nofile();
-    match options.bench {
+    let rss_before = options.span.pid.map(Usage::of).transpose()?.map(|usage| usage.rss_bytes);
+    let report = match options.bench {
         Bench::Echo(shape) => speak(options, "echo", "echoes", shape),
         Bench::Fanout(shape) => speak(options, "fanout", "deliveries", shape),
-    }
+        Bench::Idle(shape) => idle(options, shape),
+        Bench::Churn(in_flight) => churn(options, in_flight),
+    }?;
+    Ok(Report { rss_before, ..report })
+}
+
+fn pool(options: &Options, connections: usize, bytes: usize, raw: bool) -> Result<Pool, Fault> {
+    Pool::new(Setup {
+        connections,
+        buffer_bytes: buffer_bytes(bytes),
+        routes: Routes::new(options.target.addresses(connections)),
+        upgrade: Upgrade::new(options.target.host.clone(), raw.then_some(RAW)),
+    })
 }
 
 fn speak(
@@ -90,15 +109,8 @@ fn speak(
     unit: &'static str,
     shape: Shape,
 ) -> Result<Report, Fault> {
-    let rss_before = options.span.pid.map(Usage::of).transpose()?.map(|usage| usage.rss_bytes);
     let connections = shape.connections();
-    let protocol = (shape.format == Format::Raw).then_some(RAW);
-    let mut pool = Pool::new(Setup {
-        connections,
-        buffer_bytes: buffer_bytes(shape.bytes),
-        routes: Routes::new(options.target.addresses(connections)),
-        upgrade: Upgrade::new(options.target.host.clone(), protocol),
-    })?;
+    let mut pool = pool(options, connections, shape.bytes, shape.format == Format::Raw)?;
     let mut load = Rooms::new(shape);
     let mut progress = Progress::new(options.progress);
     let mut driver = Driver::new(&mut pool, &mut load, &mut progress);
@@ -108,25 +120,54 @@ fn speak(
     Ok(Report {
         bench,
         unit,
-        parameters: parameters(options, &shape),
+        parameters: parameters(options, &shape_of(&shape)),
         measured,
         latency: load.latency().quantiles(),
-        rss_before,
+        rss_before: None,
         messages: load.messages(),
     })
 }
 
-fn parameters(options: &Options, shape: &Shape) -> Value {
+/// Holds connections. An operation is a connection that is open to the end.
+fn idle(options: &Options, shape: Shape) -> Result<Report, Fault> {
+    let report = speak(options, "idle", "connections", shape)?;
+    let operations = shape.connections() as u64;
+    let measured = Measured { operations, operations_all: operations, ..report.measured };
+    Ok(Report { measured, ..report })
+}
+
+fn churn(options: &Options, in_flight: usize) -> Result<Report, Fault> {
+    let mut pool = pool(options, in_flight, 0, false)?;
+    let mut load = Churn::new(in_flight);
+    let mut progress = Progress::new(options.progress);
+    let measured = Driver::new(&mut pool, &mut load, &mut progress).measure(&options.span)?;
+    Ok(Report {
+        bench: "churn",
+        unit: "handshakes",
+        parameters: parameters(options, &[("in_flight", json!(in_flight))]),
+        measured,
+        latency: load.latency().quantiles(),
+        rss_before: None,
+        messages: load.begun(),
+    })
+}
+
+fn parameters(options: &Options, more: &[(&str, Value)]) -> Value {
     let seconds = |duration: Duration| duration.as_secs_f64();
     let mut parameters = json!({
         "url": options.target.url,
-        "bytes": shape.bytes,
-        "rate": shape.rate,
         "seconds": seconds(options.span.measured),
         "warmup": seconds(options.span.warmup),
         "cpu": options.cpu,
     });
-    let more = match shape.format {
+    for (name, value) in more {
+        parameters[*name] = value.clone();
+    }
+    parameters
+}
+
+fn shape_of(shape: &Shape) -> Vec<(&'static str, Value)> {
+    let mut parameters = match shape.format {
         Format::Echo => vec![("connections", json!(shape.rooms)), ("depth", json!(shape.window))],
         Format::Raw | Format::Json => vec![
             ("mode", json!(if shape.format == Format::Raw { "raw" } else { "json" })),
@@ -136,9 +177,7 @@ fn parameters(options: &Options, shape: &Shape) -> Value {
             ("window", json!(shape.window)),
         ],
     };
-    for (name, value) in more {
-        parameters[name] = value;
-    }
+    parameters.extend([("bytes", json!(shape.bytes)), ("rate", json!(shape.rate))]);
     parameters
 }
 

@@ -4,7 +4,7 @@
 //! Out:   text.
 //! Never: prints.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
@@ -69,53 +69,72 @@ impl Report {
     /// The table.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |name: &str, value: String| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name:<26}{value}");
-        };
         let Measured { operations, seconds, busy, reads, .. } = self.measured;
-        let unit = self.unit;
-        line(unit, format!("{} in {seconds:.2} s", grouped(operations as f64)));
-        line(&format!("{unit} a second"), grouped(operations as f64 / seconds));
-        if let Some((before, after)) = &self.measured.server {
-            let spent = after.since(before);
-            let per = operations as f64 / spent.cpu.max(1e-9);
-            line(&format!("{unit} a CPU-second"), format!("{} of the server", grouped(per)));
-            line(
-                "server CPU",
-                format!(
-                    "{:.0} % of a core ({:.2} s: {:.2} user, {:.2} system)",
-                    100.0 * spent.cpu / seconds,
-                    spent.cpu,
-                    spent.user,
-                    spent.system
-                ),
-            );
-            let before = self.rss_before.unwrap_or(before.rss_bytes) as f64 / 1_048_576.0;
-            let after = after.rss_bytes as f64 / 1_048_576.0;
-            line("server memory", format!("{after:.1} MiB (before the run {before:.1} MiB)"));
+        let (unit, count) = (self.unit, grouped(operations as f64));
+        let mut table = Table(String::new());
+        if self.is_standing() {
+            table.line(unit, format_args!("{count}, held for {seconds:.2} s"));
+        } else {
+            table.line(unit, format_args!("{count} in {seconds:.2} s"));
+            let each = grouped(operations as f64 / seconds);
+            table.line(&format!("{unit} a second"), format_args!("{each}"));
         }
+        self.put_server(&mut table);
         if self.latency.max > 0.0 {
             let Quantiles { p50, p90, p99, p999, max } = self.latency;
-            line(
+            let [p50, p90, p99, p999, max] = [p50, p90, p99, p999, max].map(micros);
+            table.line(
                 "latency",
-                format!(
-                    "p50 {}, p90 {}, p99 {}, p99.9 {}, longest {}",
-                    micros(p50),
-                    micros(p90),
-                    micros(p99),
-                    micros(p999),
-                    micros(max)
-                ),
+                format_args!("p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, longest {max}"),
             );
         }
-        line("generator", format!("{:.0} % busy", 100.0 * busy));
-        if reads > 0 && operations > 0 {
+        table.line("generator", format_args!("{:.0} % busy", 100.0 * busy));
+        if reads > 0 && !self.is_standing() {
             let per_read = operations as f64 / reads as f64;
-            line("received a read", format!("{per_read:.1}"));
+            table.line("received a read", format_args!("{per_read:.1}"));
         }
-        text
+        table.0
+    }
+
+    /// Connections that stay are no rate.
+    fn is_standing(&self) -> bool {
+        self.bench == "idle"
+    }
+
+    fn put_server(&self, table: &mut Table) {
+        let Some((before, after)) = &self.measured.server else { return };
+        let Measured { operations, seconds, .. } = self.measured;
+        let spent = after.since(before);
+        if !self.is_standing() {
+            let each = grouped(operations as f64 / spent.cpu.max(1e-9));
+            let name = format!("{} a CPU-second", self.unit);
+            table.line(&name, format_args!("{each} of the server"));
+        }
+        let percent = 100.0 * spent.cpu / seconds;
+        let (cpu, user, system) = (spent.cpu, spent.user, spent.system);
+        table.line(
+            "server CPU",
+            format_args!(
+                "{percent:.1} % of a core ({cpu:.2} s: {user:.2} user, {system:.2} system)"
+            ),
+        );
+        let rss_before = self.rss_before.unwrap_or(before.rss_bytes);
+        let [was, is] = [rss_before, after.rss_bytes].map(|bytes| bytes as f64 / 1_048_576.0);
+        table.line("server memory", format_args!("{is:.1} MiB (before the run {was:.1} MiB)"));
+        if self.is_standing() {
+            let each = after.rss_bytes.saturating_sub(rss_before) as f64 / operations as f64;
+            table.line("a connection", format_args!("{each:.0} bytes of the server's memory"));
+        }
+    }
+}
+
+/// Lines of a name and a value.
+struct Table(String);
+
+impl Table {
+    fn line(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{name:<26}{value}");
     }
 }
 

@@ -29,6 +29,16 @@ Example:
 Example:
   ringhall bench fanout --url ws://127.0.0.1:8000 --rooms 100 --members 10 --mode json")]
     Fanout(FanoutFlags),
+    /// Connects, upgrades, closes, and does it again.
+    #[command(after_help = "\
+Example:
+  ringhall bench churn --url ws://127.0.0.1:8000 --in-flight 64")]
+    Churn(ChurnFlags),
+    /// Holds connections that say nothing and answer pings.
+    #[command(after_help = "\
+Example:
+  ringhall bench idle --url ws://127.0.0.1:8000 --connections 15000 --seconds 60")]
+    Idle(IdleFlags),
 }
 
 #[derive(Args, Debug)]
@@ -101,6 +111,30 @@ pub(super) struct FanoutFlags {
     rate: Option<f64>,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct ChurnFlags {
+    #[command(flatten)]
+    shared: SharedFlags,
+    /// Handshakes under way
+    #[arg(long, value_name = "N", default_value = "64", value_parser = count())]
+    in_flight: u64,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct IdleFlags {
+    #[command(flatten)]
+    shared: SharedFlags,
+    /// Connections
+    #[arg(long, value_name = "N", default_value = "15000", value_parser = count())]
+    connections: u64,
+    /// Members of each room; 0: on /echo, in no room
+    #[arg(long, value_name = "N", default_value = "10")]
+    members: u32,
+    /// Raw rooms, or JSON ones
+    #[arg(long, value_name = "MODE", default_value = "json")]
+    mode: ModeFlag,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeFlag {
     /// Payloads byte for byte
@@ -109,17 +143,29 @@ enum ModeFlag {
     Json,
 }
 
+impl ModeFlag {
+    fn format(self) -> Format {
+        match self {
+            Self::Raw => Format::Raw,
+            Self::Json => Format::Json,
+        }
+    }
+}
+
 /// Runs the load.
 pub(super) fn run(command: BenchCommand) -> ExitCode {
     let (shared, bench) = match command {
-        BenchCommand::Echo(flags) => echo(flags),
-        BenchCommand::Fanout(flags) => match fanout(flags) {
-            Ok(both) => both,
-            Err(sentence) => {
-                complain(&format!("error: {sentence}"));
-                return ExitCode::from(super::BAD_USAGE);
-            }
-        },
+        BenchCommand::Echo(flags) => flags.bench(),
+        BenchCommand::Fanout(flags) => flags.bench(),
+        BenchCommand::Churn(flags) => (flags.shared, Ok(Bench::Churn(flags.in_flight as usize))),
+        BenchCommand::Idle(flags) => flags.bench(),
+    };
+    let bench = match bench {
+        Ok(bench) => bench,
+        Err(sentence) => {
+            complain(&format!("error: {sentence}"));
+            return ExitCode::from(super::BAD_USAGE);
+        }
     };
     let options = Options {
         target: shared.url,
@@ -138,40 +184,64 @@ pub(super) fn run(command: BenchCommand) -> ExitCode {
     }
 }
 
-fn echo(flags: EchoFlags) -> (SharedFlags, Bench) {
-    let shape = Shape {
-        format: Format::Echo,
-        rooms: flags.connections as usize,
-        members: 1,
-        publishers: 1,
-        window: flags.depth as usize,
-        bytes: flags.bytes as usize,
-        rate: flags.rate,
-    };
-    (flags.shared, Bench::Echo(shape))
+impl EchoFlags {
+    fn bench(self) -> (SharedFlags, Result<Bench, String>) {
+        let shape = Shape {
+            format: Format::Echo,
+            rooms: self.connections as usize,
+            members: 1,
+            publishers: 1,
+            window: self.depth as usize,
+            bytes: self.bytes as usize,
+            rate: self.rate,
+        };
+        (self.shared, Ok(Bench::Echo(shape)))
+    }
 }
 
-fn fanout(flags: FanoutFlags) -> Result<(SharedFlags, Bench), String> {
-    if flags.publishers > flags.members {
-        return Err(format!(
-            "--publishers {} are members too: at most --members {}",
-            flags.publishers, flags.members
-        ));
+impl FanoutFlags {
+    fn bench(self) -> (SharedFlags, Result<Bench, String>) {
+        let shape = Shape {
+            format: self.mode.format(),
+            rooms: self.rooms as usize,
+            members: self.members as usize,
+            publishers: self.publishers as usize,
+            window: self.window as usize,
+            bytes: self.bytes as usize,
+            rate: self.rate,
+        };
+        let bench = if self.publishers > self.members {
+            let (publishers, members) = (self.publishers, self.members);
+            Err(format!("--publishers {publishers} are members too: at most --members {members}"))
+        } else if self.rooms * self.members > COUNT_MAX {
+            Err(format!("--rooms times --members: at most {COUNT_MAX} connections"))
+        } else {
+            Ok(Bench::Fanout(shape))
+        };
+        (self.shared, bench)
     }
-    let format = match flags.mode {
-        ModeFlag::Raw => Format::Raw,
-        ModeFlag::Json => Format::Json,
-    };
-    let shape = Shape {
-        format,
-        rooms: flags.rooms as usize,
-        members: flags.members as usize,
-        publishers: flags.publishers as usize,
-        window: flags.window as usize,
-        bytes: flags.bytes as usize,
-        rate: flags.rate,
-    };
-    Ok((flags.shared, Bench::Fanout(shape)))
+}
+
+impl IdleFlags {
+    fn bench(self) -> (SharedFlags, Result<Bench, String>) {
+        let (connections, members) = (self.connections as usize, self.members as usize);
+        let format = if members == 0 { Format::Echo } else { self.mode.format() };
+        let members = members.max(1);
+        let shape = Shape {
+            format,
+            rooms: connections / members,
+            members,
+            publishers: 0,
+            window: 0,
+            bytes: STAMP_BYTES,
+            rate: None,
+        };
+        let bench = match connections.is_multiple_of(members) {
+            true => Ok(Bench::Idle(shape)),
+            false => Err(format!("--connections {connections} are no rooms of {members} members")),
+        };
+        (self.shared, bench)
+    }
 }
 
 fn count() -> clap::builder::RangedU64ValueParser {
