@@ -24,6 +24,8 @@ BINARY = Path(os.environ.get("RINGHALL_BIN", TARGET / "release" / "ringhall"))
 OURS = "ringhall"
 START_SECONDS_MAX = 20
 STOP_SECONDS_MAX = 5
+# So many looks at its memory, a fiftieth of a second apart, have to show the same.
+STILL_LOOKS = 10
 
 NODE = BUILT / "node"
 PEERS = {
@@ -93,6 +95,7 @@ class Server:
     def __init__(self, name, words, core, logs):
         self.name = name
         self.port, self.admin = free_ports(2)
+        self.has_admin = any("{admin}" in str(word) for word in words)
         logs.mkdir(parents=True, exist_ok=True)
         self.log = logs / f"{name}.log"
         ports = {"{port}": str(self.port), "{admin}": str(self.admin)}
@@ -114,6 +117,8 @@ class Server:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                if self.has_admin:
+                    self.asked("ready")
                 return self
             except OSError:
                 pass
@@ -121,6 +126,16 @@ class Server:
                 self.end()
                 raise ServerError(f"{self.name} does not start:\n{self.last_words()}")
             time.sleep(0.01)
+
+    def settle(self):
+        """Waits until its memory stands still, as far as it does: it may still be starting."""
+        end = time.monotonic() + START_SECONDS_MAX
+        seen = []
+        while len(seen) < STILL_LOOKS or len(set(seen[-STILL_LOOKS:])) > 1:
+            if time.monotonic() > end:
+                break
+            seen.append(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+            time.sleep(0.02)
 
     def __exit__(self, *_):
         self.end()
@@ -143,9 +158,13 @@ class Server:
 
     def counters(self):
         """The counters of our server."""
-        url = f"http://127.0.0.1:{self.admin}/health"
+        return self.asked("health")["counters"]
+
+    def asked(self, what):
+        """What the admin listener of our server says."""
+        url = f"http://127.0.0.1:{self.admin}/{what}"
         with urllib.request.urlopen(url, timeout=10) as answer:
-            return json.load(answer)["counters"]
+            return json.load(answer)
 
 
 def output(*words):

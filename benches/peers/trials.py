@@ -13,7 +13,7 @@ from pathlib import Path
 
 import figures
 import servers
-from lines import PER_CPU, open_loop
+from lines import PER_CPU, RSS, open_loop
 
 # Of the best peer's closed-loop rate.
 OPEN_LOOP_SHARE = 0.7
@@ -77,6 +77,8 @@ class Plan:
             who = servers.OURS if way else name
             words = servers.command(who, self.variants, flags)
             with servers.Server(who, words, self.cores[0], servers.BUILT / "logs") as server:
+                if line.figure == RSS:
+                    server.settle()
                 counts = line.at_home and way
                 before = server.counters() if counts else None
                 core = Core(self.cores[0], server.pid)
