@@ -5,6 +5,7 @@
 //! Never: sleeps, so that no wake-up of ours is charged to the server; reads the clock more than
 //!        once a turn.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::io::CloseHow;
@@ -33,8 +34,11 @@ pub trait Load: Handler {
     /// The time that what is told from now on belongs to.
     fn at(&mut self, now: u64);
 
-    /// Messages may go, from now on. Those that were sent, or due, within `counted` are measured.
-    fn begin(&mut self, now: u64, counted: std::ops::Range<u64>);
+    /// Messages may go, from now on.
+    fn begin(&mut self, now: u64);
+
+    /// Latencies of what is sent, or due, within this time are measured.
+    fn count(&mut self, window: Range<u64>);
 
     /// Sends what may be sent.
     ///
@@ -211,15 +215,15 @@ impl<'a, L: Load> Driver<'a, L> {
     /// Whatever ends the run; what was begun and never ended.
     pub fn measure(&mut self, span: &Span) -> Result<Measured, Fault> {
         self.spin(self.now + nanos(SETTLE), "settling")?;
-        let from = self.now + nanos(span.warmup);
-        let to = from + nanos(span.measured);
-        self.load.begin(self.now, from..to);
-        self.spin(from, "warming up")?;
+        self.load.begin(self.now);
+        self.spin(self.now + nanos(span.warmup), "warming up")?;
         let look = |pid| Usage::of(pid);
         let before = span.pid.map(look).transpose()?;
         let (since, operations, reads) = (self.now, self.load.operations(), self.pool.reads());
+        let until = since + nanos(span.measured);
+        self.load.count(since..until);
         self.busy = 0;
-        self.spin(to, "measuring")?;
+        self.spin(until, "measuring")?;
         let after = span.pid.map(look).transpose()?;
         let (took, busy) = ((self.now - since).max(1), self.busy);
         let measured = Measured {

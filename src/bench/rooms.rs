@@ -191,11 +191,10 @@ impl Rooms {
         }
     }
 
-    /// Whatever is due by now is said, speaker after speaker.
+    /// Whatever is due by now is said, speaker after speaker: late, if it is, but not left out.
     fn speak_open(&mut self, pool: &mut Pool, rate: f64) {
         let score = &self.score;
-        let until = score.now.min(score.counted.end) - score.begun;
-        let due = (until as f64 * rate / 1e9) as u64;
+        let due = ((score.now - score.begun) as f64 * rate / 1e9) as u64;
         let (from, speakers) = (self.sent_all, score.shape.speakers() as u64);
         for at in 0..(due.saturating_sub(from)).min(speakers) {
             let count = (due - from - at).div_ceil(speakers);
@@ -247,11 +246,14 @@ impl Load for Rooms {
         self.score.now = now;
     }
 
-    fn begin(&mut self, now: u64, counted: Range<u64>) {
+    fn begin(&mut self, now: u64) {
         self.score.begun = now;
-        self.score.counted = counted;
         self.speaking = true;
         self.score.ready = (0..self.sent.len() as u32).rev().collect();
+    }
+
+    fn count(&mut self, window: Range<u64>) {
+        self.score.counted = window;
     }
 
     fn act(&mut self, pool: &mut Pool) -> Result<(), Fault> {
