@@ -109,9 +109,12 @@ impl Load for Churn {
         self.now = now;
     }
 
-    fn begin(&mut self, _now: u64, counted: Range<u64>) {
-        self.counted = counted;
+    fn begin(&mut self, _now: u64) {
         self.running = true;
+    }
+
+    fn count(&mut self, window: Range<u64>) {
+        self.counted = window;
     }
 
     fn act(&mut self, pool: &mut Pool) -> Result<(), Fault> {

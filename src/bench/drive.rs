@@ -5,6 +5,7 @@
 //! Never: sleeps, so that no wake-up of ours is charged to the server; reads the clock more than
 //!        once a turn.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::io::CloseHow;
@@ -23,7 +24,7 @@ const OPENING: usize = 256;
 const SETTLE: Duration = Duration::from_millis(200);
 /// Time without any news after which what is still to come counts as lost.
 const STALL: Duration = Duration::from_secs(10);
-/// Wait for the server's part of the closing handshake.
+/// Wait for the next connection's end, once all were asked to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// RFC 6455 section 7.4.1: 1000, a normal closure.
 const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
@@ -33,8 +34,11 @@ pub trait Load: Handler {
     /// The time that what is told from now on belongs to.
     fn at(&mut self, now: u64);
 
-    /// Messages may go, from now on. Those that were sent, or due, within `counted` are measured.
-    fn begin(&mut self, now: u64, counted: std::ops::Range<u64>);
+    /// Messages may go, from now on.
+    fn begin(&mut self, now: u64);
+
+    /// Latencies of what is sent, or due, within this time are measured.
+    fn count(&mut self, window: Range<u64>);
 
     /// Sends what may be sent.
     ///
@@ -211,15 +215,15 @@ impl<'a, L: Load> Driver<'a, L> {
     /// Whatever ends the run; what was begun and never ended.
     pub fn measure(&mut self, span: &Span) -> Result<Measured, Fault> {
         self.spin(self.now + nanos(SETTLE), "settling")?;
-        let from = self.now + nanos(span.warmup);
-        let to = from + nanos(span.measured);
-        self.load.begin(self.now, from..to);
-        self.spin(from, "warming up")?;
+        self.load.begin(self.now);
+        self.spin(self.now + nanos(span.warmup), "warming up")?;
         let look = |pid| Usage::of(pid);
         let before = span.pid.map(look).transpose()?;
         let (since, operations, reads) = (self.now, self.load.operations(), self.pool.reads());
+        let until = since + nanos(span.measured);
+        self.load.count(since..until);
         self.busy = 0;
-        self.spin(to, "measuring")?;
+        self.spin(until, "measuring")?;
         let after = span.pid.map(look).transpose()?;
         let (took, busy) = ((self.now - since).max(1), self.busy);
         let measured = Measured {
@@ -248,10 +252,12 @@ impl<'a, L: Load> Driver<'a, L> {
         for number in (0..count).filter(|number| self.pool.is_open(*number)).collect::<Vec<_>>() {
             self.pool.send(number, |out| put_control(out, Opcode::Close, &NORMAL));
         }
-        let until = self.now + nanos(FAREWELL);
-        while self.pool.open_count() > 0 && self.now < until {
+        let (mut left, mut since) = (self.pool.open_count(), self.now);
+        while left > 0 && self.now - since < nanos(FAREWELL) {
             self.turn()?;
-            let left = self.pool.open_count();
+            if self.pool.open_count() < left {
+                (left, since) = (self.pool.open_count(), self.now);
+            }
             self.progress.show(self.now, || format!("closing, {left} left"));
         }
         // Not every server ends what its peer has ended.

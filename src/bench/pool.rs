@@ -369,14 +369,13 @@ impl Pool {
                 self.arrived(ring, slot, &parcel, handler);
                 Ok(())
             }
-            Completion::Fell { conn, rest, error } => match (self.number(ring, conn), error) {
-                (Some(number), None) => {
+            Completion::Fell { conn, rest, error } => {
+                // A dead socket ends by its receive, which knows why: a send behind it does not.
+                if let (Some(number), None) = (self.number(ring, conn), error) {
                     self.hold(number, rest);
-                    Ok(())
                 }
-                (Some(number), Some(error)) => self.end(number, End::Failed(error), handler),
-                (None, _) => Ok(()),
-            },
+                Ok(())
+            }
             Completion::Writable { conn } => {
                 if let Some(number) = self.number(ring, conn)
                     && let Some(held) = self.held.get_mut(&(number as u32))
