@@ -131,7 +131,11 @@ impl Ledger {
                 if let Some(id) = buffer {
                     self.buffers.release(id);
                 }
-                Err(Errno::from_raw_os_error(result.saturating_neg()))
+                let error = Errno::from_raw_os_error(result.saturating_neg());
+                if error == Errno::NOBUFS {
+                    self.buffers.ran_out();
+                }
+                Err(error)
             }
         };
         Completion::Received { conn, outcome }

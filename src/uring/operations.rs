@@ -192,6 +192,7 @@ impl Io for UringIo {
         while let Some(slot) = self.ledger.half_closes.due() {
             self.push_close(slot);
         }
+        self.ledger.buffers.offer();
         let linger = self.linger(wait);
         self.carry_out(linger);
     }
