@@ -52,6 +52,8 @@ pub enum Plant {
     SilentShortSend,
     /// One bell does not ring.
     LostBell,
+    /// One byte of a send is another.
+    StaleByte,
 }
 
 /// What one place of a table holds.
@@ -420,7 +422,11 @@ impl World {
             socket.down.bytes.extend(&segment.bytes()[..now]);
             left -= now;
         }
-        if socket.client_closed && sent > 0 {
+        if sent > 0 && self.strikes(Plant::StaleByte) {
+            let last = self.sockets[id].down.bytes.back_mut();
+            *last.expect("something was sent") ^= 1;
+        }
+        if self.sockets[id].client_closed && sent > 0 {
             // The peer answers what it does not want with RST.
             self.client_reset(id);
         }

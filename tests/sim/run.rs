@@ -27,7 +27,6 @@ const SOON: u64 = 150;
 /// How long everybody is left alone: longer than any timeout of the defaults, in milliseconds.
 const LONG: u64 = 150_000;
 
-thread_local! { pub static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
 /// What shards have counted: by counter, and closes and refusals by reason.
 pub type Tally = [Vec<u64>; 3];
 
@@ -70,7 +69,6 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     sim.judge(false);
     verdict::check(&sim);
     check::at_end(&mut sim);
-    STEPS.set(sim.world.borrow().step);
     sim.tally()
 }
 
