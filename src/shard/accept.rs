@@ -12,6 +12,7 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::conn::disconnect::Disconnect;
 use crate::conn::snapshot::Snapshot;
@@ -28,6 +29,10 @@ use crate::room::JoinRefused;
 use crate::shard::shared::take_one;
 use crate::shard::{Handoff, Placement, Shard, State};
 use crate::ws::handshake::accept_response;
+
+/// Pause of accepting after the kernel had no descriptor or no memory for it: short for whoever
+/// waits to be accepted, long for a core that has nothing else to do.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl<I: Io> Shard<I> {
     /// Begins to accept connections.
@@ -87,14 +92,19 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn accept_stopped(&mut self, error: Errno) {
         let state = &mut self.state;
+        if error == Errno::CANCELED {
+            // We asked for it; where we accept, that was begun anew since.
+            return;
+        }
         if state.drain.is_some() || !state.accepting {
             state.accepting = false;
             return;
         }
         let full = matches!(error, Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::NOBUFS);
         if full {
-            // Accepting again at once would spin: the next close begins again.
+            // Accepting again at once would spin: what is short may be so for the whole system.
             state.accepting = false;
+            state.accept_again = Some(state.now.after(ACCEPT_PAUSE));
             state.count(Counter::accept_paused);
         } else {
             self.io.accept();
@@ -109,8 +119,13 @@ impl<I: Io> Shard<I> {
     pub(super) fn resume_accepting(&mut self) {
         let state = &mut self.state;
         if state.accepting || state.drain.is_some() {
+            state.accept_again = None;
             return;
         }
+        if state.accept_again.is_some_and(|at| state.now < at) {
+            return;
+        }
+        state.accept_again = None;
         let free = state.table_slots.saturating_sub(state.conns.len());
         if free > 2 * reserve(state.table_slots, TABLE_RESERVE_ACCEPT) {
             self.start();

@@ -126,6 +126,8 @@ pub struct State {
     pub handoffs: Vec<Handoff>,
     pub(crate) drain: Option<Drain>,
     pub(crate) accepting: bool,
+    /// When to accept again after the kernel could not.
+    pub(crate) accept_again: Option<Now>,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
     pub(crate) recent_completions: usize,
@@ -164,6 +166,7 @@ impl<I: Io> Shard<I> {
             handoffs: Vec::new(),
             drain: None,
             accepting: false,
+            accept_again: None,
             saturation: Saturation::default(),
             sends: 0,
             recent_completions: 0,

@@ -135,7 +135,7 @@ impl<I: Io> Shard<I> {
         let drain = state.drain.as_ref().and_then(|drain| drain.next_due());
         let waits = !state.paused.is_empty() || state.mesh.waiting() > 0 || state.holds_mail();
         let retry = waits.then(|| state.now.after(MAIL_RETRY));
-        for due in [summary, drain, retry].into_iter().flatten() {
+        for due in [summary, drain, retry, state.accept_again].into_iter().flatten() {
             until = Some(until.map_or(due, |until| until.min(due)));
         }
         Next::Sleep(until)
