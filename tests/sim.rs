@@ -168,9 +168,6 @@ fn check_coverage(done: &[Done]) {
         "members",
         "queue_bytes",
         "buffers_lent",
-        "method_not_allowed",
-        "uri_too_long",
-        "head_too_large",
         "internal",
     ];
     let mut sum = Tally::default();

@@ -120,8 +120,8 @@ pub struct World {
     descriptors: BTreeMap<RawFd, (SocketId, UnixStream)>,
     /// Bytes that a socket takes, either way: least and most.
     pub pipe_bytes: (usize, usize),
-    /// Longest payload of a room that was sent.
-    pub payload_max: usize,
+    /// When no descriptor is to be had for accepting: from and until.
+    pub famine: (u64, u64),
     /// The planted bug, until it has struck; and how many chances it lets pass.
     pub plant: Option<(Plant, u32)>,
     /// Whether to tell what happens.
@@ -150,7 +150,7 @@ impl World {
             travelling: Vec::new(),
             descriptors: BTreeMap::new(),
             pipe_bytes: (4096, 4096),
-            payload_max: 0,
+            famine: (0, 0),
             plant: None,
             trace: false,
         }
@@ -552,6 +552,12 @@ impl World {
             }
             self.rings[shard].woken.remove(&slot);
             self.look_at(shard, slot);
+        }
+        let starves = (self.famine.0..self.famine.1).contains(&self.now);
+        let ring = &mut self.rings[shard];
+        if starves && ring.accepting && !ring.backlog.is_empty() {
+            ring.accepting = false;
+            self.post(shard, Completion::AcceptStopped { error: Errno::NFILE });
         }
         while self.rings[shard].accepting && !self.chance(self.chaos.lulls) {
             let Some(socket) = self.rings[shard].backlog.pop_front() else { break };

@@ -57,13 +57,15 @@ pub struct Sim {
 pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     let mut sim = Sim::new(Plan::of(seed), plant, trace);
     sim.live();
-    sim.settle();
-    sim.judge(true);
-    check::at_rest(&mut sim);
-    if sim.plan.long_idle {
-        sim.leave_alone();
+    if sim.plan.abrupt.is_none() {
         sim.settle();
-        check::after_silence(&sim);
+        sim.judge(true);
+        check::at_rest(&mut sim);
+        if sim.plan.long_idle {
+            sim.leave_alone();
+            sim.settle();
+            check::after_silence(&sim);
+        }
     }
     sim.shut_down();
     sim.judge(false);
@@ -77,6 +79,7 @@ impl Sim {
         let Plan { seed, shards, table_slots, buffers, chaos, .. } = plan;
         let mut world = World::new(seed, shards, table_slots, buffers, chaos);
         world.pipe_bytes = plan.pipe_bytes;
+        world.famine = plan.famine;
         world.plant = plant;
         world.trace = trace;
         world.note(|| format!("{plan:#?}"));
@@ -122,7 +125,7 @@ impl Sim {
     /// Lets the clients do what their scripts say.
     fn live(&mut self) {
         let mut reloads = self.plan.reloads.clone();
-        for _ in 0..STEPS_MAX {
+        for _ in 0..self.plan.abrupt.unwrap_or(STEPS_MAX) {
             if self.clients.iter().all(Client::is_through) {
                 return;
             }
@@ -144,6 +147,9 @@ impl Sim {
             if !self.step() && !self.jump(SOON) {
                 return;
             }
+        }
+        if self.plan.abrupt.is_some() {
+            return;
         }
         panic!("the scripts are not through after {STEPS_MAX} steps");
     }

@@ -71,8 +71,8 @@ fn check_close(sim: &Sim, client: &Client) {
     let drained = sim.drained_at.is_some_and(|at| heard_at >= at);
     let is_member = matches!(client.script.role, Role::Member { .. });
     let may = match code {
-        1001 if drained && plan.for_good => true,
-        1012 if drained && !plan.for_good => reason.starts_with("retry_ms="),
+        1001 if drained && plan.for_good => is_told(client),
+        1012 if drained && !plan.for_good => is_told(client) && reason.starts_with("retry_ms="),
         // It came from plain HTTP, had its 101, and there was no place for it.
         1013 if reason == "overloaded" => log.joined.is_none(),
         // By policy, or because it does not read the errors that it causes.
@@ -87,6 +87,11 @@ fn check_close(sim: &Sim, client: &Client) {
         earned => log.misdeeds.contains(earned),
     };
     assert!(may, "client {id}, {:?}, is closed with {code} {reason:?}", client.script.role);
+}
+
+/// Whether a member of a JSON room was told of the shutdown before its close frame.
+fn is_told(client: &Client) -> bool {
+    client.log.told || client.log.joined.is_none()
 }
 
 /// A stream ends behind a frame, with FIN, and with a close frame, unless there is a reason.
