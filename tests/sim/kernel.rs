@@ -567,6 +567,7 @@ impl World {
 
     fn accept_one(&mut self, shard: usize, socket: SocketId) {
         if let Some(slot) = self.place(shard, socket) {
+            self.sockets[socket].heard_at = self.now;
             self.note(|| format!("{shard}: accepts socket {socket} into slot {slot}"));
             self.post(shard, Completion::Accepted { slot });
             if self.chance(self.chaos.accept_errors) {

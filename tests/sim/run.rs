@@ -23,7 +23,7 @@ use crate::script::{Role, Script};
 /// Steps in which all scripts have to be through.
 const STEPS_MAX: u64 = 400_000;
 /// Deadlines that lie nearer than this belong to work that is under way, in milliseconds.
-const SOON: u64 = 150;
+const SOON: u64 = 5;
 /// How long everybody is left alone: longer than any timeout of the defaults, in milliseconds.
 const LONG: u64 = 150_000;
 

@@ -71,6 +71,7 @@ fn check_close(sim: &Sim, client: &Client) {
     let drained = sim.drained_at.is_some_and(|at| heard_at >= at);
     let is_member = matches!(client.script.role, Role::Member { .. });
     let may = match code {
+        own if Some(*own) == log.close_sent => true,
         1001 if drained && plan.for_good => is_told(client),
         1012 if drained && !plan.for_good => is_told(client) && reason.starts_with("retry_ms="),
         // It came from plain HTTP, had its 101, and there was no place for it.
@@ -83,7 +84,6 @@ fn check_close(sim: &Sim, client: &Client) {
         // Whether it was silent is judged when the server says so.
         1011 => reason == "no answer to the heartbeat",
         1008 => log.faults_made > 20,
-        own if Some(*own) == log.close_sent => true,
         earned => log.misdeeds.contains(earned),
     };
     assert!(may, "client {id}, {:?}, is closed with {code} {reason:?}", client.script.role);
@@ -109,7 +109,8 @@ fn check_ending(sim: &Sim, client: &Client, world: &World) {
     let cut = sim.cut_at.is_some_and(|at| sim.now() >= at && client.ended_at >= at);
     let scarce = any(plan, |limits| limits.queue_bytes_total < AMPLE);
     let never_placed = log.status.is_none();
-    let slow = log.stalled || client.script.appetite < 300 || plan.leaps;
+    let hasty = plan.limits.close_timeout.as_secs() == 0;
+    let slow = log.stalled || client.script.appetite < 300 || plan.leaps || hasty;
     let half_closed = client.fin_sent;
     match ending {
         Ending::Reset => {
