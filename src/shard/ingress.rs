@@ -64,11 +64,22 @@ impl<I: Io> Shard<I> {
         }
         let Some(phase) = phase else { return };
         if input.len == 0 {
-            return self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
+            return self.peer_finished(id);
         }
         if matches!(phase, Phase::Open | Phase::Closing(_)) {
             self.receive_on(id, input.more || input.len == BUFFER_BYTES);
         }
+    }
+
+    /// The peer's FIN. What it was to be sent still is, up to the frame that has begun at least: it
+    /// may well read on. `client.close_timeout` bounds it; then this FIN is found again.
+    fn peer_finished(&mut self, id: ConnId) {
+        let has_backlog = self.state.conns.get(id).is_some_and(|conn| conn.egress.is_some());
+        if has_backlog {
+            self.state.notify_lag(id);
+            return self.state.begin_closing(id, Disconnect::PeerGone);
+        }
+        self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
     }
 
     fn take_in(&mut self, id: ConnId, phase: Phase, buffer: crate::io::BufferId, len: usize) {
