@@ -87,7 +87,7 @@ fn push_range(conn: &mut Conn, whole: &Segment, start: u32, end: u32) -> bool {
 }
 
 fn queue(egress: &mut Egress, id: ConnId, segment: Segment) -> Share {
-    let before = egress.bytes();
+    let before = egress.cost();
     egress.push(segment);
     Share::Queued(id, before)
 }

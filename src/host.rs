@@ -12,7 +12,8 @@
 //! 3. The runtime's own tasks get the core after every turn that did work, else plain HTTP starves
 //!    behind a busy shard.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use tokio::sync::Notify;
 
 use crate::control::public::{Accepted, Site, Upgrades, serve};
 use crate::http::{Protocol, Refusal, RefusalKind, Route, Upgrade};
-use crate::shard::shared::Shared;
+use crate::shard::shared::{Neighbour, Order, Shared};
 use crate::shard::tick::Next;
 use crate::shard::{Handoff, Shard};
 use crate::time::Now;
@@ -57,10 +58,17 @@ impl Clock {
     }
 }
 
+/// An upgrade that plain HTTP answers, and counts.
+struct Promised {
+    upgrade: Upgrade,
+    /// Where connections are counted by address.
+    address: Option<IpAddr>,
+}
+
 /// A socket that plain HTTP has upgraded.
 struct Returned {
     fd: OwnedFd,
-    upgrade: Upgrade,
+    promised: Promised,
     leftover: Vec<u8>,
 }
 
@@ -69,8 +77,10 @@ struct Returned {
 struct Lobby {
     returned: RefCell<Vec<Returned>>,
     /// Upgrades that hyper is about to answer, by token.
-    pending: RefCell<Vec<Option<Upgrade>>>,
+    pending: RefCell<Vec<Option<Promised>>>,
     notify: Notify,
+    /// Plain HTTP connections of this shard.
+    guests: Cell<usize>,
 }
 
 /// What the host needs beside the shard.
@@ -92,8 +102,8 @@ pub struct Host {
 /// Where the eventfd cannot be watched.
 pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()> {
     let lobby = Rc::new(Lobby::default());
-    let doorman =
-        Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id: shard.state.id() };
+    let id = shard.state.id();
+    let doorman = Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id };
     let site = Rc::new(host.site.with_upgrades(Rc::new(doorman)));
     shard.io.register_eventfd(host.eventfd.as_fd())?;
     let eventfd = watch(host.eventfd)?;
@@ -101,7 +111,8 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
     shard.start();
     loop {
         for returned in lobby.returned.take() {
-            shard.adopt(returned.fd, returned.upgrade, returned.leftover);
+            let Promised { upgrade, address } = returned.promised;
+            shard.adopt(returned.fd, upgrade, address, returned.leftover);
         }
         let now = host.clock.now();
         let next = shard.turn(now);
@@ -109,14 +120,14 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
             shard.state.note_busy(percent);
         }
         for handoff in std::mem::take(&mut shard.state.handoffs) {
-            welcome(handoff, site.clone(), host.shared.clone());
+            welcome(handoff, site.clone(), lobby.clone(), host.shared.clone());
         }
         if shard.state.is_draining() {
             shard.io.close_listeners();
         }
         match next {
             Next::Turn => tokio::task::yield_now().await,
-            Next::End => return Ok(()),
+            Next::End => return see_off(&lobby, &eventfd, host.shared.neighbour(id)).await,
             Next::Sleep(until) => sleep(&mut shard, &eventfd, &lobby, host.clock, until).await?,
         }
     }
@@ -161,12 +172,33 @@ async fn sleep(
 }
 
 /// Serves a plain HTTP connection as a task on this core.
-fn welcome(handoff: Handoff, site: Rc<Site>, shared: Arc<Shared>) {
+fn welcome(handoff: Handoff, site: Rc<Site>, lobby: Rc<Lobby>, shared: Arc<Shared>) {
     let stream = std::net::TcpStream::from(handoff.fd);
+    lobby.guests.set(lobby.guests.get() + 1);
     tokio_uring::spawn(async move {
         serve(stream, handoff.bytes, site).await;
         shared.http_connections.fetch_sub(1, Ordering::Relaxed);
+        lobby.guests.set(lobby.guests.get() - 1);
+        lobby.notify.notify_one();
     });
+}
+
+/// The shard is done: its plain HTTP finishes what is under way, unless the main thread cuts.
+async fn see_off(
+    lobby: &Lobby,
+    eventfd: &AsyncFd<OwnedFd>,
+    neighbour: &Neighbour,
+) -> std::io::Result<()> {
+    while lobby.guests.get() > 0 {
+        if matches!(neighbour.orders.pop(), Some(Order::Cut)) {
+            break;
+        }
+        tokio::select! {
+            () = lobby.notify.notified() => {}
+            ready = eventfd.readable() => ready?.clear_ready(),
+        }
+    }
+    Ok(())
 }
 
 /// Answers upgrades on connections that have carried plain requests (a proxy keeps them alive).
@@ -177,13 +209,23 @@ struct Doorman {
 }
 
 impl Upgrades for Doorman {
-    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal> {
+    fn judge(&self, upgrade: Upgrade, peer: Option<IpAddr>) -> Result<Accepted, Refusal> {
         let limits = self.shared.limits();
         if upgrade.route == Route::Echo && !limits.echo_enabled {
             let message = "/echo is switched off (echo.enabled = false)";
             return Err(Refusal::new(RefusalKind::EchoDisabled, message));
         }
+        let address = peer.filter(|_| limits.connections_per_address.is_some());
+        if let (Some(address), Some(limit)) = (address, limits.connections_per_address)
+            && !self.shared.addresses.enter(address, limit)
+        {
+            let message = "too many connections from this address \
+                           (limits.connections_per_address); close some or try again later";
+            let retry = fastrand::u32(1..=10);
+            return Err(Refusal::for_now(RefusalKind::TooManyConnections, message, retry));
+        }
         if !self.shared.admit(limits.connections_max) {
+            self.leave(address);
             let message = "the server holds as many connections as limits.connections_max allows";
             let retry = fastrand::u32(1..=10);
             return Err(Refusal::for_now(RefusalKind::Full, message, retry));
@@ -194,26 +236,30 @@ impl Upgrades for Doorman {
         if free == pending.len() {
             pending.push(None);
         }
-        pending[free] = Some(upgrade);
+        pending[free] = Some(Promised { upgrade, address });
         Ok(Accepted { response, token: free as u64 })
     }
 
+    fn is_crowded(&self) -> bool {
+        let taken = self.shared.http_connections.load(Ordering::Relaxed);
+        // Rounded up: where there is one place, whoever has it may keep it.
+        taken > self.shared.limits().http_connections.div_ceil(2)
+    }
+
     fn taken(&self, token: u64, stream: std::net::TcpStream, leftover: Vec<u8>) {
-        let upgrade = self.take_pending(token);
+        let Some(promised) = self.take_pending(token) else { return };
         // The ring's operations wait by themselves; a nonblocking socket would make them fail.
-        let blocking = stream.set_nonblocking(false);
-        let (Some(upgrade), Ok(())) = (upgrade, blocking) else {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-            return;
-        };
-        let returned = Returned { fd: stream.into(), upgrade, leftover };
+        if stream.set_nonblocking(false).is_err() {
+            return self.uncount(&promised);
+        }
+        let returned = Returned { fd: stream.into(), promised, leftover };
         self.lobby.returned.borrow_mut().push(returned);
         self.lobby.notify.notify_one();
     }
 
     fn abandoned(&self, token: u64) {
-        if self.take_pending(token).is_some() {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(promised) = self.take_pending(token) {
+            self.uncount(&promised);
         }
     }
 
@@ -223,7 +269,18 @@ impl Upgrades for Doorman {
 }
 
 impl Doorman {
-    fn take_pending(&self, token: u64) -> Option<Upgrade> {
+    fn uncount(&self, promised: &Promised) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.leave(promised.address);
+    }
+
+    fn leave(&self, address: Option<IpAddr>) {
+        if let Some(address) = address {
+            self.shared.addresses.leave(address);
+        }
+    }
+
+    fn take_pending(&self, token: u64) -> Option<Promised> {
         let mut pending = self.lobby.pending.borrow_mut();
         pending.get_mut(usize::try_from(token).ok()?)?.take()
     }

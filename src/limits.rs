@@ -14,6 +14,9 @@ pub const BUFFERS_TOTAL: usize = 2048;
 pub const BUFFERS_MIN: usize = 64;
 /// Segments that one SENDMSG carries; the kernel's `UIO_MAXIOV` is 1024.
 pub const SEND_SEGMENTS_MAX: usize = 64;
+/// What one queued piece of payload costs beside its bytes: a place in the queue, a count, two
+/// lists. Reckoned from the structures' sizes; it keeps a queue of tiny pieces honest.
+pub const SEGMENT_BYTES: usize = 256;
 /// Bytes that one send offers to the kernel at most: what a socket can take at once is less.
 pub const SEND_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// RFC 6455 section 5.5: a control frame's payload.
@@ -22,6 +25,8 @@ pub const CONTROL_BYTES_MAX: usize = 125;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Levels of nesting that a message's content may have: what careful JSON parsers stop at.
 pub const CONTENT_DEPTH_MAX: usize = 128;
+/// Bytes of the parser's own words in an error that is answered to a speaker.
+pub const ERROR_BYTES_MAX: usize = 200;
 /// Header fields of a request head.
 pub const HEADERS_MAX: usize = 100;
 /// Bytes of a request target: longer is 414.
@@ -33,10 +38,15 @@ pub const STRIKES_MAX: u32 = 20;
 pub const DEADLINES_PER_TURN: usize = 1024;
 /// Connections that a shutdown closes a second at least, and a shard in one turn at most.
 pub const DRAIN_PER_SECOND_MIN: u64 = 2000;
-/// Share of a table (one in so many) that moves leave free, and that accepting leaves free.
+/// Share of a table (one in so many) that those who sit leave free: for newcomers, until they are
+/// sent to another shard or refused.
 pub const TABLE_RESERVE_MOVES: usize = 50;
-/// See [`TABLE_RESERVE_MOVES`]; accepting goes on longer than moves do.
+/// Fewest slots that [`TABLE_RESERVE_MOVES`] is.
+pub const TABLE_RESERVE_MOVES_MIN: usize = 6;
+/// Share of a table (one in so many) that accepting leaves free: it goes on longer than moves do.
 pub const TABLE_RESERVE_ACCEPT: usize = 200;
+/// Fewest slots that [`TABLE_RESERVE_ACCEPT`] is.
+pub const TABLE_RESERVE_ACCEPT_MIN: usize = 2;
 /// Sockets a ring's table can hold (`IORING_MAX_FIXED_FILES`).
 pub const TABLE_SLOTS_MAX: usize = 1 << 20;
 /// Shards of one process: queues between them grow with their square.
@@ -44,7 +54,25 @@ pub const SHARDS_MAX: usize = 1024;
 /// Requests that one plain HTTP connection may take to be read (hyper's header timeout).
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-const _: () = assert!(TABLE_RESERVE_ACCEPT > TABLE_RESERVE_MOVES, "accept outlasts moves");
+/// Slots that those who sit leave free of a table of so many.
+#[must_use]
+pub const fn moves_reserve(table_slots: usize) -> usize {
+    let share = table_slots / TABLE_RESERVE_MOVES;
+    if share > TABLE_RESERVE_MOVES_MIN { share } else { TABLE_RESERVE_MOVES_MIN }
+}
+
+/// Slots that accepting leaves free of a table of so many; it begins again at twice as many.
+#[must_use]
+pub const fn accept_reserve(table_slots: usize) -> usize {
+    let share = table_slots / TABLE_RESERVE_ACCEPT;
+    if share > TABLE_RESERVE_ACCEPT_MIN { share } else { TABLE_RESERVE_ACCEPT_MIN }
+}
+
+const _: () = assert!(
+    TABLE_RESERVE_ACCEPT > 2 * TABLE_RESERVE_MOVES
+        && 2 * TABLE_RESERVE_ACCEPT_MIN < TABLE_RESERVE_MOVES_MIN,
+    "a full shard accepts again as soon as its newcomers have been sent on"
+);
 const _: () = assert!(SEND_SEGMENTS_MAX <= 1024, "UIO_MAXIOV");
 const _: () = assert!(BUFFERS_TOTAL >= BUFFERS_MIN && BUFFERS_TOTAL <= 32768, "buffer ring");
 const _: () = assert!(TABLE_SLOTS_MAX < 1 << crate::id::SLOT_BITS, "a slot fits a tag");

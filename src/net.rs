@@ -25,11 +25,13 @@ pub struct ListenOptions {
     pub notsent_lowat: Option<u32>,
     /// How long sent bytes may stay unacknowledged before the kernel gives the peer up.
     pub user_timeout: Option<Duration>,
+    /// The flag that chooses the address: what an error's remedy names.
+    pub flag: &'static str,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { backlog: 65_535, notsent_lowat: None, user_timeout: None }
+        Self { backlog: 65_535, notsent_lowat: None, user_timeout: None, flag: "--listen" }
     }
 }
 
@@ -38,7 +40,8 @@ impl Default for ListenOptions {
 /// # Errors
 /// See [`listen_all`].
 pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
-    claim(address).and_then(|()| open(address, options)).map_err(|error| explain(address, error))
+    let opened = claim(address).and_then(|()| open(address, options));
+    opened.map_err(|error| explain(address, options.flag, error))
 }
 
 /// Opens `count` listening sockets that share one port; the kernel spreads connections over them.
@@ -58,7 +61,7 @@ pub fn listen_all(
             None => listen(address, options)?,
             Some(first) => {
                 let shared = TcpListener::local_addr(first)?;
-                open(shared, options).map_err(|error| explain(shared, error))?
+                open(shared, options).map_err(|error| explain(shared, options.flag, error))?
             }
         };
         listeners.push(listener);
@@ -101,21 +104,22 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn explain(address: SocketAddr, error: io::Error) -> io::Error {
+fn explain(address: SocketAddr, flag: &str, error: io::Error) -> io::Error {
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "another process listens on it (`ss -ltnp 'sport = :{}'` shows which); stop it, or \
-             choose another address with --listen",
+             choose another address with {flag}",
             address.port()
         ),
         io::ErrorKind::PermissionDenied => format!(
             "port {} is reserved; grant CAP_NET_BIND_SERVICE, lower the sysctl \
-             net.ipv4.ip_unprivileged_port_start, or choose another port with --listen",
+             net.ipv4.ip_unprivileged_port_start, or choose another port with {flag}",
             address.port()
         ),
-        io::ErrorKind::AddrNotAvailable => "no interface of this box has that address (`ip addr` \
-             shows which there are); choose another with --listen"
-            .to_owned(),
+        io::ErrorKind::AddrNotAvailable => format!(
+            "no interface of this box has that address (`ip addr` shows which there are); choose \
+             another with {flag}"
+        ),
         _ => error.to_string(),
     };
     io::Error::new(error.kind(), format!("cannot listen on {address}: {why}"))

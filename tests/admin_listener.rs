@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use plain_site::Picture;
-use ringhall::control::admin;
 use ringhall::control::health::{Readiness, State};
+use ringhall::control::{ADMIN_CONNECTIONS_MAX, admin};
 use support::{Client, get, http};
 use tokio::sync::watch;
+
+const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
 
 struct Admin {
     address: SocketAddr,
@@ -114,10 +116,56 @@ fn without_a_key_an_unknown_path_is_404_and_a_known_one_keeps_its_methods() {
 }
 
 #[test]
+fn a_malformed_head_is_refused_with_words_first_or_later() {
+    let admin = start(Picture::default(), None);
+    http(admin.address, "hello\r\n\r\n").expect_refusal(400, "bad_request");
+    let mut client = Client::raw(admin.address);
+    let many = "X: y\r\n".repeat(110);
+    let heads = format!("{READY}GET /ready HTTP/1.1\r\nHost: a\r\n{many}\r\n");
+    client.send_bytes(heads.as_bytes());
+    assert_eq!(client.recv_response(false).status, 200);
+    client.recv_response(false).expect_refusal(431, "head_too_large");
+}
+
+#[test]
+fn idle_connections_make_room_for_others() {
+    let admin = start(Picture::default(), None);
+    let ask = || {
+        let mut client = Client::raw(admin.address);
+        client.send_bytes(READY.as_bytes());
+        let answer = client.recv_response(false);
+        assert_eq!(answer.status, 200);
+        (client, answer.header("connection") == Some("close"))
+    };
+    let half = ADMIN_CONNECTIONS_MAX / 2;
+    let mut idle: Vec<_> = (0..half).map(|_| ask()).collect();
+    assert!(idle.iter().all(|(_, is_last)| !is_last), "half of the places are for whoever comes");
+    // One more makes it a crowd.
+    let (mut last, is_last) = ask();
+    assert!(is_last);
+    for client in idle.iter_mut().map(|(client, _)| client).chain([&mut last]) {
+        assert_eq!(client.take_all(), Ok(Vec::new()));
+    }
+    // Although all still hold their ends.
+    let (_, is_last) = ask();
+    assert!(!is_last, "there is room again");
+}
+
+#[test]
+fn silent_connections_make_room_for_others() {
+    let admin = start(Picture::default(), None);
+    // Three times the places: with ten seconds each, nobody would wait for an answer so long.
+    let silent: Vec<_> =
+        (0..ADMIN_CONNECTIONS_MAX * 3).map(|_| Client::raw(admin.address)).collect();
+    assert_eq!(get(admin.address, "/health").status, 200);
+    drop(silent);
+}
+
+#[test]
 fn closing_ends_the_listener_and_its_idle_connections() {
     let admin = start(Picture::default(), None);
     let mut idle = Client::raw(admin.address);
-    idle.send_bytes(b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n");
+    idle.send_bytes(READY.as_bytes());
     assert_eq!(idle.recv_response(false).status, 200);
     admin.closing.send(true).expect("the server runs");
     assert_eq!(idle.take_all(), Ok(Vec::new()));

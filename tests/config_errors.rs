@@ -128,6 +128,34 @@ fn serve_with_a_wrong_configuration_opens_no_socket() {
 }
 
 #[test]
+fn a_taken_admin_address_is_explained() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().unwrap().to_string();
+    let said = ringhall(&["--listen", "127.0.0.1:0", "--admin", &address], &[]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    for part in [&*address, "another process listens on it", "another address with --admin"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+}
+
+#[test]
+fn a_configuration_that_is_no_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipe = folder.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    for (path, remedy) in [
+        (pipe.as_path(), "this is not a regular file"),
+        (folder.path(), "this is a folder: name the file in it"),
+    ] {
+        let path = path.to_str().unwrap();
+        let said = ringhall(&["config", "check", "--config", path], &[]);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{}", said.err);
+        assert!(said.err.starts_with(&format!("{path}: {remedy}")), "{}", said.err);
+    }
+}
+
+#[test]
 fn bad_usage_is_exit_code_2() {
     for wrong in [&["--nonsense"][..], &["serv"], &["config"], &["serve", "--set", "x"]] {
         let said = ringhall(wrong, &[]);

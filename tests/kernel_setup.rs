@@ -20,7 +20,7 @@ const SMALL: usize = 53_248 + 4096;
 fn setup(table_slots: u32) -> Result<UringIo, SetupError> {
     let ring_bytes_max = SMALL;
     UringIo::new(Setup {
-        listener: None,
+        listeners: Vec::new(),
         table_slots,
         buffers: 1,
         buffer_bytes: 64,

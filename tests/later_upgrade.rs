@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::json;
-use support::{Client, Frame, Server, encode, opcode};
+use support::{Bystander, Client, End, Frame, Server, encode, opcode};
 
 const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -61,6 +61,121 @@ fn a_refused_one_leaves_the_connection_to_plain_requests() {
     client.recv_response(false).expect_refusal(404, "echo_disabled");
     client.send_bytes(&upgrade("/ws/hall/system"));
     client.recv_response(false).expect_refusal(403, "reserved_name");
+    client.send_bytes(PAGE);
+    assert_eq!(client.recv_response(false).status, 200);
+}
+
+/// Rooms enough for both of two shards to be the home of some: one in 2^31 runs finds otherwise.
+const ROOMS: usize = 32;
+
+#[test]
+fn a_member_whose_first_messages_are_right_behind_on_whatever_shard_its_room_lives() {
+    let server = Server::start(&["--shards", "2"]);
+    for room in 0..ROOMS {
+        let mut bystander = Bystander::join(server.address(), &format!("room{room}"));
+        let mut bytes = [PAGE, PAGE, &upgrade(&format!("/ws/room{room}/ann"))].concat();
+        let long = "x".repeat(50_000);
+        for content in [json!("first"), json!(long), json!("third")] {
+            let text = json!({ "content": content }).to_string();
+            bytes.extend(encode(true, 0, opcode::TEXT, true, text.as_bytes()));
+        }
+        let mut client = Client::raw(server.address());
+        client.send_bytes(&bytes);
+        assert_eq!(client.recv_response(false).status, 200);
+        assert_eq!(client.recv_response(false).status, 200);
+        assert_eq!(client.recv_response(false).status, 101);
+        assert_eq!(client.recv_json()["type"], "joined");
+        client.recv_content("ann has joined the room");
+        for content in [json!("first"), json!(long), json!("third")] {
+            assert_eq!(client.recv_json()["content"], content);
+        }
+        client.close();
+        assert_eq!(bystander.heard_until_left("ann").len(), 3);
+    }
+    assert!(server.counter("departed") > 0, "some rooms have their home on the other shard");
+}
+
+#[test]
+fn a_head_and_a_first_frame_in_single_bytes() {
+    let server = Server::start(&["--shards", "2"]);
+    for path in ["/echo", "/ws/lobby/ann", "/ws/hall/ann", "/ws/room/ann"] {
+        let mut client = Client::raw(server.address());
+        client.send_bytes(PAGE);
+        assert_eq!(client.recv_response(false).status, 200);
+        let frame = encode(true, 0, opcode::TEXT, true, br#"{"content":"slowly"}"#);
+        for byte in [upgrade(path), frame].concat() {
+            client.send_bytes(&[byte]);
+        }
+        assert_eq!(client.recv_response(false).status, 101);
+        client.recv_content("slowly");
+        client.close();
+    }
+}
+
+#[test]
+fn its_place_is_free_again_when_it_has_left() {
+    let server = Server::start(&["--set", "limits.connections_max=2"]);
+    let mut bystander = Bystander::join(server.address(), "lobby");
+    for count in 1..=5 {
+        let mut client = Client::raw(server.address());
+        client.send_bytes(PAGE);
+        assert_eq!(client.recv_response(false).status, 200);
+        client.send_bytes(&upgrade("/ws/lobby/ann"));
+        assert_eq!(client.recv_response(false).status, 101, "for the {count}. time");
+        client.recv_content("ann has joined the room");
+        // One more is too many, first request or later one.
+        let mut late = Client::raw(server.address());
+        late.send_bytes(&upgrade("/echo"));
+        late.recv_response(false).expect_refusal(503, "full");
+        client.close();
+        bystander.expect_only_left("ann");
+        server.wait_closed("peer_closed", count);
+    }
+}
+
+#[test]
+fn a_room_that_is_full_closes_what_was_answered_already_with_1013() {
+    let server = Server::start(&["--shards", "2", "--set", "rooms.members_max=1"]);
+    for room in 0..8 {
+        let mut bystander = Bystander::join(server.address(), &format!("room{room}"));
+        let mut client = Client::raw(server.address());
+        client.send_bytes(&[PAGE, &upgrade(&format!("/ws/room{room}/ann"))].concat());
+        assert_eq!(client.recv_response(false).status, 200);
+        assert_eq!(client.recv_response(false).status, 101);
+        client.expect_close(1013);
+        assert_eq!(client.expect_end(), (End::Eof, vec![]));
+        assert!(bystander.heard().is_empty());
+    }
+    assert_eq!(server.number("refused", "room_full"), 8);
+    server.wait_closed("overloaded", 8);
+}
+
+#[test]
+fn an_address_has_no_more_of_them_than_of_others() {
+    let server = Server::start(&["--set", "limits.connections_per_address=2"]);
+    let mut bystander = Bystander::join(server.address(), "lobby");
+    for count in 1..=3 {
+        let mut client = Client::raw(server.address());
+        client.send_bytes(&[PAGE, &upgrade("/ws/lobby/ann")].concat());
+        assert_eq!(client.recv_response(false).status, 200);
+        assert_eq!(client.recv_response(false).status, 101, "for the {count}. time");
+        client.recv_content("ann has joined the room");
+        let mut late = Client::raw(server.address());
+        late.send_bytes(&upgrade("/echo"));
+        late.recv_response(false).expect_refusal(429, "too_many_connections");
+        client.close();
+        bystander.expect_only_left("ann");
+        server.wait_closed("peer_closed", count);
+    }
+    // And where the place is taken while plain requests are made, the later upgrade is refused.
+    let mut client = Client::raw(server.address());
+    client.send_bytes(PAGE);
+    assert_eq!(client.recv_response(false).status, 200);
+    let (_other, _) = Client::join(server.address(), "lobby", "bob");
+    client.send_bytes(&upgrade("/ws/lobby/ann"));
+    let answer = client.recv_response(false);
+    answer.expect_refusal(429, "too_many_connections");
+    assert!(answer.header("retry-after").is_some());
     client.send_bytes(PAGE);
     assert_eq!(client.recv_response(false).status, 200);
 }

@@ -10,7 +10,7 @@ use plain_site::{Plain, Setup, TOKEN, Told};
 use ringhall::control::Bounds;
 use ringhall::control::files::Files;
 use ringhall::http::RefusalKind;
-use support::{Client, encode, get, http, opcode};
+use support::{Client, Server, encode, get, http, opcode};
 
 const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &[u8] = b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
@@ -164,10 +164,52 @@ fn a_malformed_request_is_refused_with_a_reason() {
     }
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(5000));
     http(address, long).expect_refusal(414, "uri_too_long");
-    // hyper refuses these before anybody else sees them: the status is right, the body empty.
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(17_000));
-    assert_eq!(http(address, long).status, 431);
-    assert_eq!(http(address, "GET /\r\n\r\n").status, 400);
+    http(address, long).expect_refusal(431, "head_too_large");
+    http(address, "GET /\r\n\r\n").expect_refusal(400, "bad_request");
+}
+
+#[test]
+fn a_later_head_that_is_no_good_is_refused_like_the_first_one_and_counted() {
+    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(110));
+    let garbage = "\x16\x03\x01 hello\r\n".to_owned();
+    for (head, status, kind) in [
+        (long, 431, RefusalKind::HeadTooLarge),
+        (many, 431, RefusalKind::HeadTooLarge),
+        (garbage, 400, RefusalKind::BadRequest),
+    ] {
+        let both = [PAGE, head.as_bytes()].concat();
+        // Read with the first request, cut within, and later.
+        for (prefix_bytes, first) in
+            [(both.len(), both.len()), (PAGE.len(), PAGE.len() + 3), (PAGE.len(), PAGE.len())]
+        {
+            let bounds = bounds();
+            let plain = Plain::start(Setup { bounds, prefix_bytes, ..Setup::default() });
+            let mut client = Client::raw(plain.address());
+            client.send_bytes(&both[..first]);
+            expect_page(&mut client);
+            client.send_bytes(&both[first..]);
+            let refusal = client.recv_response(false);
+            refusal.expect_refusal(status, kind.code());
+            assert_eq!(refusal.header("connection"), Some("close"));
+            assert!(matches!(plain.told(), Told::Refused(told) if told == kind));
+            assert_eq!(client.take_all(), Ok(Vec::new()));
+            drop(client);
+            assert!(matches!(plain.told(), Told::Over), "refused once");
+        }
+    }
+}
+
+#[test]
+fn a_refused_upgrade_is_followed_by_heads_that_are_judged() {
+    let plain = Plain::start(Setup::default());
+    let mut client = Client::raw(plain.address());
+    let full = String::from_utf8(UPGRADE.to_vec()).unwrap().replace("/echo", "/ws/room/user");
+    client.send_bytes(&[full.as_bytes(), PAGE, b"nonsense\r\n\r\n"].concat());
+    client.recv_response(false).expect_refusal(503, "room_full");
+    expect_page(&mut client);
+    client.recv_response(false).expect_refusal(400, "bad_request");
 }
 
 #[test]
@@ -245,6 +287,36 @@ fn a_closing_server_lets_go_of_idle_connections_and_answers_the_rest() {
     let page = late.recv_response(false);
     assert_eq!((page.status, page.header("connection")), (200, Some("close")));
     assert_eq!(late.take_all(), Ok(Vec::new()));
+}
+
+#[test]
+fn in_a_crowd_a_response_is_the_last_and_its_connection_gone() {
+    let plain = Plain::start(Setup { bounds: bounds(), is_crowded: true, ..Setup::default() });
+    let mut client = Client::raw(plain.address());
+    client.send_bytes(PAGE);
+    let page = client.recv_response(false);
+    assert_eq!((page.status, page.header("connection")), (200, Some("close")));
+    // Although the client keeps its end.
+    assert!(matches!(plain.told(), Told::Over));
+    assert_eq!(client.take_all(), Ok(Vec::new()));
+}
+
+#[test]
+fn idle_connections_leave_room_for_health() {
+    let server = Server::start(&["--set", "limits.http_connections=8"]);
+    let mut idle = Vec::new();
+    for _ in 0..32 {
+        let mut client = Client::raw(server.address());
+        client.send_bytes(PAGE);
+        let page = client.recv_response(false);
+        assert_eq!(page.status, 200);
+        // Its place is free again once the server has closed.
+        if page.header("connection") == Some("close") {
+            assert_eq!(client.take_all(), Ok(Vec::new()));
+        }
+        idle.push(client);
+    }
+    assert_eq!(get(server.address(), "/health").status, 200);
 }
 
 #[test]

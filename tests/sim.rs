@@ -1,7 +1,7 @@
 //! The whole server in one thread, over a simulated kernel, from a seed.
 //!
-//! `RINGHALL_SIM_SEEDS=n` runs so many seeds (300 by default); `RINGHALL_SIM_SEED=n` replays one and
-//! tells what happens. A seed that fails is printed with the command that replays it.
+//! `SIM_SEEDS=n` runs so many seeds (300 by default); `SIM_SEED=n` replays one and tells what
+//! happens. A seed that fails is printed with the command that replays it.
 
 #[path = "sim/check.rs"]
 mod check;
@@ -19,6 +19,8 @@ mod oracle;
 mod oracle_raw;
 #[path = "sim/oracle_users.rs"]
 mod oracle_users;
+#[path = "sim/peers.rs"]
+mod peers;
 #[path = "sim/plan.rs"]
 mod plan;
 #[path = "sim/run.rs"]
@@ -83,12 +85,12 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn every_seed_keeps_the_invariants() {
-    if let Some(seed) = number("RINGHALL_SIM_SEED") {
+    if let Some(seed) = number("SIM_SEED") {
         run::run(seed, None, true);
         return;
     }
     name_seeds_in_panics();
-    let count = number("RINGHALL_SIM_SEEDS").unwrap_or(SEEDS);
+    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
     let seeds: Vec<_> = KNOWN.iter().copied().chain(1..=count).collect();
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
@@ -97,7 +99,7 @@ fn every_seed_keeps_the_invariants() {
         workers.into_iter().map(|worker| worker.join().expect("panics are caught")).collect()
     });
     let failed: Vec<u64> = done.iter().flat_map(|done| done.failed.clone()).collect();
-    let replay = |seed: &u64| format!("\n  RINGHALL_SIM_SEED={seed} cargo test --test sim every_seed");
+    let replay = |seed: &u64| format!("\n  SIM_SEED={seed} cargo test --test sim every_seed");
     let replays: String = failed.iter().map(replay).collect();
     assert!(failed.is_empty(), "{} of {} seeds failed:{replays}", failed.len(), seeds.len());
     if count >= SEEDS {
@@ -124,7 +126,8 @@ fn planted_bugs_are_noticed() {
             catch_unwind(|| run::run(*seed, Some((plant, chances)), false)).is_err()
         };
         let noticed = (1..=PLANT_SEEDS).filter(is_noticed).count();
-        let _ = writeln!(std::io::stderr(), "{plant:?}: noticed in {noticed} of {PLANT_SEEDS} runs");
+        let _ =
+            writeln!(std::io::stderr(), "{plant:?}: noticed in {noticed} of {PLANT_SEEDS} runs");
         assert!(noticed > 0, "{plant:?} is not noticed");
     }
     PLANTED.set(false);

@@ -14,7 +14,7 @@ use plain_site::{Plain, Setup};
 use ringhall::control::files::Files;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use static_checks::{check_outside, check_static, get_with};
-use support::{Server, get};
+use support::{Bystander, Client, Server, get};
 use tempfile::TempDir;
 
 #[test]
@@ -25,6 +25,49 @@ fn the_built_in_page_is_served_and_nothing_else() {
 #[test]
 fn the_whole_server_serves_the_same() {
     check_static(Server::start(&[]).address());
+}
+
+#[test]
+fn the_whole_server_serves_a_folder_and_its_own_routes_before_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("public");
+    fs::create_dir_all(folder.join("ws/lobby")).expect("folders");
+    fs::write(dir.path().join("secret.txt"), "root: the secret").expect("a secret");
+    let big: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+    fs::write(folder.join("big.bin"), &big).expect("a file");
+    for (name, text) in
+        [("index.html", "<p>mine"), ("health", "a file"), ("echo", "a file"), ("ws/lobby/ann", "")]
+    {
+        fs::write(folder.join(name), text).expect("a file");
+    }
+    symlink("../secret.txt", folder.join("outside.txt")).expect("a link");
+    let server = Server::start(&["--set", &format!("static.dir={}", folder.display())]);
+    let address = server.address();
+    assert_eq!(get(address, "/").text(), "<p>mine");
+    assert_eq!(get(address, "/health").json()["status"], "healthy");
+    get(address, "/echo").expect_refusal(426, "upgrade_required");
+    get(address, "/ws/lobby/ann").expect_refusal(426, "upgrade_required");
+    let missing = server.number("refused", "not_found");
+    check_outside(address);
+    for outside in ["/outside.txt", "/../secret.txt"] {
+        get(address, outside).expect_refusal(404, "not_found");
+    }
+    assert!(server.number("refused", "not_found") >= missing + 2, "refusals are counted");
+
+    // A large file to a reader that takes its time, while a room beside it goes on.
+    let mut slow = Client::raw_small(address, 4096);
+    slow.send_bytes(b"GET /big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut bystander = Bystander::join(address, "lobby");
+    assert!(bystander.heard().is_empty());
+    assert_eq!(slow.recv_response(false).body, big);
+    // On the same connection: a part, then a WebSocket.
+    slow.send_bytes(b"GET /big.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=2999990-\r\n\r\n");
+    let part = slow.recv_response(false);
+    assert_eq!((part.status, &part.body[..]), (206, &big[2_999_990..]));
+    assert_eq!(slow.upgrade("/ws/lobby/ann", &[]).status, 101);
+    slow.recv_content("ann has joined the room");
+    slow.close();
+    bystander.expect_only_left("ann");
 }
 
 /// A folder of files, a secret beside it, and a server of the folder.

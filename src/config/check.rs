@@ -17,7 +17,8 @@ const KEY_BYTES_OFF_LOOPBACK: usize = 8;
 pub(super) struct Combination {
     /// The keys that it relates.
     pub keys: &'static [&'static str],
-    /// What is wrong, and the remedy, where it does not hold.
+    /// What is wrong, and the remedy, where it does not hold. Whichever key was set last stands in
+    /// front of it, so the text names its own subject.
     pub broken: fn(&Config) -> Option<String>,
 }
 
@@ -33,8 +34,8 @@ pub(super) static COMBINATIONS: &[Combination] = &[
         broken: |c| {
             unless(
                 c.limits.ping_after < c.limits.heartbeat_timeout,
-                "must be a shorter time than heartbeat.timeout, or a silent client is closed \
-                 before it is pinged: lower ping_after or raise timeout",
+                "heartbeat.ping_after must be a shorter time than heartbeat.timeout, or a silent \
+                 client is closed before it is pinged: lower ping_after or raise timeout",
             )
         },
     },
@@ -43,8 +44,8 @@ pub(super) static COMBINATIONS: &[Combination] = &[
         broken: |c| {
             unless(
                 c.limits.room_tick_bytes <= c.limits.queue_bytes / 2,
-                "may be at most half of client.queue_bytes, or two turns of one room cut readers \
-                 that keep up: lower rooms.tick_bytes or raise client.queue_bytes",
+                "rooms.tick_bytes may be at most half of client.queue_bytes, or two turns of one \
+                 room cut readers that keep up: lower rooms.tick_bytes or raise client.queue_bytes",
             )
         },
     },
@@ -119,14 +120,14 @@ fn admin_off_loopback(c: &Config) -> Option<String> {
         return None;
     }
     let Some(key) = &c.admin_key else {
-        let text = "this address is not loopback, and whoever reaches it administers the server: \
+        let text = "admin.listen is not loopback, and whoever reaches it administers the server: \
                     set admin.key (such as what `openssl rand -hex 24` prints), or listen on \
                     127.0.0.1";
         return Some(text.to_owned());
     };
     unless(
         key.expose().len() >= KEY_BYTES_OFF_LOOPBACK,
-        "this address is not loopback, so admin.key must have 8 characters or more: take what \
+        "admin.listen is not loopback, so admin.key must have 8 characters or more: take what \
          `openssl rand -hex 24` prints",
     )
 }

@@ -8,7 +8,7 @@
 //! - `settings[i]` belongs to `KEYS[i]`.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::keys::{self, KEYS, Key};
@@ -186,6 +186,19 @@ impl Setting {
     }
 }
 
+/// The text of a file. Whatever else bears the name is not opened: a pipe that nobody writes to
+/// would hold up the start, or a reload, for ever.
+fn read_regular(path: &Path) -> io::Result<String> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    std::fs::read_to_string(path)
+}
+
 struct Layers {
     config: Config,
     settings: Vec<Setting>,
@@ -241,12 +254,18 @@ impl Layers {
     /// Reads the file that is named, or the usual one; answers with the path of what was read.
     fn file(&mut self, named: Option<&Path>) -> Option<PathBuf> {
         let path = named.unwrap_or_else(|| Path::new(DEFAULT_FILE));
-        let text = match std::fs::read_to_string(path) {
+        let text = match read_regular(path) {
             Ok(text) => text,
             Err(error) if named.is_none() && error.kind() == ErrorKind::NotFound => return None,
             Err(error) => {
                 let text = match error.kind() {
                     ErrorKind::NotFound => "no such file: check the path given to --config".into(),
+                    ErrorKind::IsADirectory => "this is a folder: name the file in it".into(),
+                    ErrorKind::InvalidInput => {
+                        "this is not a regular file (a pipe, a socket or a device): name a file \
+                         that SIGHUP can read again"
+                            .into()
+                    }
                     ErrorKind::InvalidData => "this is not UTF-8 text: save it as UTF-8".into(),
                     _ => format!("cannot be read ({error}): make it readable to this user"),
                 };

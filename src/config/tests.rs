@@ -327,6 +327,30 @@ fn combinations_that_cannot_be_are_refused_with_both_keys() {
 }
 
 #[test]
+fn a_combination_names_its_subject_whichever_key_was_set() {
+    for (flag, said) in [
+        (
+            ("client.queue_bytes", "4KiB"),
+            "client.queue_bytes: rooms.tick_bytes may be at most half of client.queue_bytes",
+        ),
+        (
+            ("rooms.tick_bytes", "1MiB"),
+            "rooms.tick_bytes: rooms.tick_bytes may be at most half of client.queue_bytes",
+        ),
+        (
+            ("heartbeat.timeout", "50s"),
+            "heartbeat.timeout: heartbeat.ping_after must be a shorter time than heartbeat.timeout",
+        ),
+        (("admin.listen", "0.0.0.0:1"), "admin.listen: admin.listen is not loopback"),
+    ] {
+        let problems = set(&[flag]).expect_err(said);
+        assert!(problems.iter().any(|problem| problem.contains(said)), "{said}: {problems:?}");
+    }
+    let problems = set(&[("admin.listen", "0.0.0.0:1"), ("admin.key", "short")]).unwrap_err();
+    assert!(problems[0].contains("admin.key: admin.listen is not loopback"), "{problems:?}");
+}
+
+#[test]
 fn combinations_that_can_be_are_not_refused() {
     for flags in [
         &[("client.queue_bytes", "4KiB"), ("rooms.tick_bytes", "2KiB")][..],

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use crate::io::Segments;
-use crate::limits::{SEND_BYTES_MAX, SEND_SEGMENTS_MAX};
+use crate::limits::{SEGMENT_BYTES, SEND_BYTES_MAX, SEND_SEGMENTS_MAX};
 use crate::payload::Segment;
 
 /// First byte of an unfragmented pong.
@@ -26,6 +26,8 @@ pub struct Egress {
     queue: VecDeque<Segment>,
     bytes: usize,
     missed: Missed,
+    /// Where in the queue a pong waits that a newer one may replace.
+    pong_at: Option<usize>,
 }
 
 /// Messages dropped that the reader has not been told of.
@@ -38,10 +40,11 @@ pub struct Missed {
 }
 
 impl Egress {
-    /// Bytes queued.
+    /// What the queue costs, in bytes: its payload, and what keeping each piece of it takes. Two
+    /// bytes a piece would else be a hundred times what they count.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn cost(&self) -> usize {
+        self.bytes + self.queue.len() * SEGMENT_BYTES
     }
 
     /// Whether nothing is queued and nothing has to be told.
@@ -64,23 +67,42 @@ impl Egress {
     /// frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send a Pong frame
     /// for only the most recently processed Ping frame."
     pub fn push_pong(&mut self, pong: Segment) {
-        let waits = |queued: &Segment| {
-            is_own(queued) && queued.start == 0 && queued.bytes().first() == Some(&PONG)
-        };
-        if let Some(at) = self.queue.iter().position(waits)
-            && let Some(old) = self.queue.remove(at)
-        {
-            self.bytes -= old.len();
+        match self.pong_at.and_then(|at| self.queue.get_mut(at)) {
+            Some(old) => {
+                self.bytes = self.bytes - old.len() + pong.len();
+                *old = pong;
+            }
+            None => {
+                self.pong_at = Some(self.queue.len());
+                self.push(pong);
+            }
         }
-        self.push(pong);
     }
 
-    /// Puts back what a send left.
+    /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only
+    /// the newest stays.
     pub fn restore(&mut self, rest: Vec<Segment>) {
+        // Replies that go together may have a pong among them, which a newer one must not pass.
+        let mut together_is_newer = false;
         for segment in rest.into_iter().rev() {
+            let is_lone_pong = is_waiting_pong(&segment);
+            if is_lone_pong && self.pong_at.is_some() {
+                continue;
+            }
+            together_is_newer |= is_own(&segment) && !is_lone_pong;
+            if is_lone_pong && !together_is_newer {
+                self.pong_at = Some(0);
+            } else {
+                self.pong_at = self.pong_at.map(|at| at + 1);
+            }
             self.bytes += segment.len();
             self.queue.push_front(segment);
         }
+    }
+
+    fn insert(&mut self, at: usize, segment: Segment) {
+        self.pong_at = self.pong_at.map(|pong| pong + usize::from(pong >= at));
+        self.queue.insert(at, segment);
     }
 
     /// Takes what the next send carries.
@@ -94,6 +116,7 @@ impl Egress {
             many.push(next);
         }
         self.bytes -= taken;
+        self.pong_at = self.pong_at.and_then(|at| at.checked_sub(many.len() + 1));
         if many.is_empty() {
             return Some(Segments::One(first));
         }
@@ -101,25 +124,28 @@ impl Egress {
         Some(Segments::Many(many))
     }
 
-    /// Drops the oldest frames of the room until at most `keep` bytes are queued, or none is left
-    /// to drop. How many messages that were.
+    /// Drops the oldest frames of the room until the queue costs at most `keep`, or none is left to
+    /// drop. How many messages that were.
     pub fn drop_oldest(&mut self, keep: usize) -> u64 {
         let before = self.missed.messages;
         let mut at = 0;
-        while self.bytes > keep && at < self.queue.len() {
+        while self.cost() > keep && at < self.queue.len() {
             if is_own(&self.queue[at]) || self.split_begun(at) {
                 at += 1;
                 continue;
             }
+            let mut cost = self.cost();
             let segment = &mut self.queue[at];
             let frames = &segment.payload.batch().frames;
             let first = frames.partition_point(|frame| frame.end <= segment.start);
             let (mut start, end) = (segment.start, segment.end);
             for frame in frames[first..].iter().take_while(|frame| frame.end <= end) {
-                if self.bytes <= keep {
+                if cost <= keep {
                     break;
                 }
-                self.bytes -= (frame.end - start) as usize;
+                let dropped = (frame.end - start) as usize;
+                cost -= dropped;
+                self.bytes -= dropped;
                 start = frame.end;
                 if frame.offset > 0 {
                     self.missed.messages += 1;
@@ -129,6 +155,7 @@ impl Egress {
             segment.start = start;
             if segment.is_empty() {
                 self.queue.remove(at);
+                self.pong_at = self.pong_at.map(|pong| pong - usize::from(pong > at));
             }
         }
         self.missed.messages - before
@@ -149,7 +176,7 @@ impl Egress {
         }
         let at = self.queue.iter().position(is_behind).unwrap_or(self.queue.len());
         self.bytes += notice.len();
-        self.queue.insert(at, notice);
+        self.insert(at, notice);
     }
 
     /// Separates the frame that has begun, at the front of segment `at`, from the frames behind it.
@@ -165,10 +192,17 @@ impl Egress {
         if end < segment.end {
             let behind = Segment { payload: segment.payload.clone(), start: end, end: segment.end };
             segment.end = end;
-            self.queue.insert(at + 1, behind);
+            self.insert(at + 1, behind);
         }
         true
     }
+}
+
+/// A pong alone that has not begun. What answered one input together, echoes among it, is none.
+fn is_waiting_pong(queued: &Segment) -> bool {
+    let bytes = queued.bytes();
+    let is_pong = |[first, len]: [u8; 2]| first == PONG && bytes.len() == 2 + usize::from(len);
+    is_own(queued) && queued.start == 0 && bytes.first_chunk().copied().is_some_and(is_pong)
 }
 
 /// Made for this connection alone.
@@ -222,22 +256,29 @@ mod tests {
         let rest = egress.take().unwrap().rest(4);
         egress.push(own(b"g"));
         egress.restore(rest);
-        assert_eq!(egress.bytes(), 3);
+        assert_eq!(egress.cost(), 3 + 2 * SEGMENT_BYTES);
         assert_eq!(drain(&mut egress), b"efg");
     }
 
     #[test]
     fn only_the_newest_pong_waits_and_a_begun_one_is_finished() {
         let mut egress = Egress::default();
-        egress.push(own(b"abc"));
+        let together = [PONG, 0, PONG, 0];
+        egress.push(own(&together));
         for n in 0..100 {
             egress.push_pong(own(&[PONG, 1, n]));
         }
-        assert_eq!(egress.bytes(), 6);
-        let rest = egress.take().unwrap().rest(4);
+        assert_eq!(egress.cost(), 7 + 2 * SEGMENT_BYTES);
+        // A begun one is finished.
+        let rest = egress.take().unwrap().rest(5);
         egress.restore(rest);
         egress.push_pong(own(&[PONG, 1, 100]));
         assert_eq!(drain(&mut egress), [1, 99, PONG, 1, 100]);
+        egress.push_pong(own(&[PONG, 1, 101]));
+        let rest = egress.take().unwrap().rest(0);
+        egress.push_pong(own(&[PONG, 1, 102]));
+        egress.restore(rest);
+        assert_eq!(drain(&mut egress), [PONG, 1, 102]);
     }
 
     #[test]
@@ -249,8 +290,9 @@ mod tests {
         // Four bytes of message 1 are gone: it has to be finished.
         let rest = egress.take().unwrap().rest(4);
         egress.restore(rest);
-        assert_eq!(egress.drop_oldest(29), 2);
-        assert_eq!(egress.bytes(), 29);
+        let keep = 29 + 3 * SEGMENT_BYTES;
+        assert_eq!(egress.drop_oldest(keep), 2);
+        assert_eq!(egress.cost(), keep);
         assert_eq!(egress.take_missed(), Some(Missed { messages: 2, offset: 3 }));
         assert_eq!(egress.take_missed(), None);
         egress.insert_notice(own(b"lag"));
@@ -261,13 +303,29 @@ mod tests {
     }
 
     #[test]
+    fn notices_come_in_the_order_of_what_they_tell_of() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2]));
+        let rest = egress.take().unwrap().rest(5);
+        egress.restore(rest);
+        assert_eq!(egress.drop_oldest(0), 1);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 2 }));
+        egress.insert_notice(own(b"first"));
+        egress.push(room(&[3, 4]));
+        assert_eq!(egress.drop_oldest(20 + 3 * SEGMENT_BYTES), 1);
+        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 3 }));
+        egress.insert_notice(own(b"second"));
+        assert_eq!(drain(&mut egress)[5..16], *b"firstsecond");
+    }
+
+    #[test]
     fn everything_droppable_goes_if_it_must() {
         let mut egress = Egress::default();
         egress.push(room(&[1, 2, 3]));
         egress.push(own(b"own"));
         assert_eq!(egress.drop_oldest(0), 3);
         assert_eq!(drain(&mut egress), b"own");
-        assert_eq!(egress.bytes(), 0);
+        assert_eq!(egress.cost(), 0);
         assert!(!egress.is_empty(), "the reader has to be told");
     }
 
@@ -277,12 +335,14 @@ mod tests {
         egress.push(room(&[1, 2, 3, 4]));
         let rest = egress.take().unwrap().rest(5);
         egress.restore(rest);
+        // Separates the frame that has begun.
+        egress.insert_notice(own(b"lag1"));
         for notice in [b"lag2", b"lag3"] {
-            assert_eq!(egress.drop_oldest(egress.bytes() - 1), 1);
+            assert_eq!(egress.drop_oldest(egress.cost() - 1), 1);
             egress.insert_notice(own(notice));
         }
         let mut wanted = vec![0x81; 5];
-        wanted.extend_from_slice(b"lag2lag3");
+        wanted.extend_from_slice(b"lag1lag2lag3");
         wanted.extend_from_slice(&[0x81; 10]);
         assert_eq!(drain(&mut egress), wanted);
     }

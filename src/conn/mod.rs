@@ -58,7 +58,7 @@ pub enum Kind {
 
 /// One bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u16);
+pub struct Flags(u32);
 
 impl Flags {
     /// Readability is polled.
@@ -93,6 +93,8 @@ impl Flags {
     pub const ANSWERED: Self = Self(1 << 14);
     /// Holds bytes that count against the process's queue budget.
     pub const HOLDING: Self = Self(1 << 15);
+    /// The peer's FIN was received.
+    pub const ENDED: Self = Self(1 << 16);
 
     /// Whether any of the bits is set.
     #[must_use]
@@ -242,14 +244,15 @@ impl Conn {
     /// Bytes queued for it.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.egress.as_ref().map_or(0, |egress| egress.bytes())
+        self.egress.as_ref().map_or(0, |egress| egress.cost())
     }
 
     /// Bytes that it makes the process hold: queue, half-received message, stashed input.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let stash = self.cold.as_ref().map_or(0, |cold| cold.stash.capacity());
-        self.queued_bytes() + self.assembler.held_bytes() + stash
+        let waiting = |cold: &Cold| cold.stash.capacity() + cold.head.capacity();
+        let waiting = self.cold.as_deref().map_or(0, waiting);
+        self.queued_bytes() + self.assembler.held_bytes() + waiting
     }
 
     /// Whether it was told that it is over.

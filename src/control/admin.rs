@@ -26,9 +26,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::gate::Gate;
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
-use super::{ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, Bounds, Routes, connection, refusal};
+use super::{
+    ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, Bounds, CROWDED_HEAD_TIMEOUT, Routes, connection, refusal,
+};
 
 /// The admin key, kept as its hash: a comparison takes the same time for every wrong key, whatever
 /// its length.
@@ -76,14 +79,18 @@ async fn guard(State(key): State<Key>, request: Request, next: Next) -> Response
 pub async fn serve(listener: TcpListener, routes: Routes, closing: watch::Receiver<bool>) {
     let mut over = closing.clone();
     let mut conversations = JoinSet::new();
+    let crowded = watch::Sender::new(false);
     loop {
         let has_room = conversations.len() < ADMIN_CONNECTIONS_MAX;
+        crowded.send_replace(conversations.len() > ADMIN_CONNECTIONS_MAX / 2);
         tokio::select! {
             _ = over.wait_for(|closing| *closing) => break,
             Some(_) = conversations.join_next() => {}
             accepted = listener.accept(), if has_room => match accepted {
                 Ok((stream, _)) => {
-                    conversations.spawn(converse(stream, routes.clone(), closing.clone()));
+                    let crowded = crowded.subscribe();
+                    let (routes, closing) = (routes.clone(), closing.clone());
+                    conversations.spawn(converse(stream, routes, closing, crowded));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin listener could not accept");
@@ -96,20 +103,51 @@ pub async fn serve(listener: TcpListener, routes: Routes, closing: watch::Receiv
     while conversations.join_next().await.is_some() {}
 }
 
-async fn converse(stream: TcpStream, routes: Routes, closing: watch::Receiver<bool>) {
+async fn converse(
+    stream: TcpStream,
+    routes: Routes,
+    mut closing: watch::Receiver<bool>,
+    mut crowded: watch::Receiver<bool>,
+) {
     let bounds = Bounds::default();
+    let gate = Gate::default();
+    let crowd = crowded.clone();
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let routes = routes.clone();
+        let (routes, gate, crowd) = (routes.clone(), gate.clone(), crowd.clone());
         async move {
-            match connection::judge(&request) {
-                Err(refusal) => Ok(refusal::of(&refusal)),
+            let has_body = connection::has_body(&request);
+            let mut response = match connection::judge(&request, &gate) {
+                Err(refusal) => refusal::of(&refusal),
                 // Nothing here speaks WebSocket: the router says 404.
-                Ok(_) => routes.oneshot(request.map(Body::new)).await,
+                Ok(_) => routes.oneshot(request.map(Body::new)).await?,
+            };
+            gate.answered();
+            let is_crowded = *crowd.borrow();
+            if is_crowded && !has_body {
+                gate.hurry();
             }
+            if is_crowded || has_body {
+                connection::close_after(&mut response);
+            }
+            Ok(response)
         }
     });
-    let wire = Wire::new(stream, Vec::new(), bounds);
-    if let Err(error) = connection::converse(wire, bounds, closing, service).await {
+    let leave = async {
+        tokio::select! {
+            _ = closing.wait_for(|closing| *closing) => return,
+            _ = crowded.wait_for(|crowded| *crowded) => {}
+        }
+        // Whoever has asked nothing yet may be about to.
+        if !gate.has_answered() {
+            tokio::select! {
+                _ = closing.wait_for(|closing| *closing) => return,
+                () = tokio::time::sleep(CROWDED_HEAD_TIMEOUT) => {}
+            }
+        }
+        gate.hurry();
+    };
+    let wire = Wire::new(stream, &[], bounds, gate.clone());
+    if let Err(error) = connection::converse(wire, bounds, leave, service).await {
         tracing::debug!(%error, "an admin connection ended early");
     }
 }

@@ -1,6 +1,6 @@
 //! Turns a wire and a service into one HTTP/1.1 conversation, from its first request to its end.
 //!
-//! In:    a wire, bounds, the word that the server is closing.
+//! In:    a wire, bounds, the word that the connection has to end.
 //! Out:   requests to the service; its responses on the wire.
 //! Never: routes.
 
@@ -8,14 +8,15 @@ use std::convert::Infallible;
 use std::pin::pin;
 
 use axum::body::Body;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
-use hyper::{Request, Version};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
 
 use super::Bounds;
+use super::gate::Gate;
 use super::wire::Wire;
 use crate::http::{Refusal, RefusalKind, Upgrade};
 use crate::limits::TARGET_BYTES_MAX;
@@ -23,15 +24,15 @@ use crate::limits::TARGET_BYTES_MAX;
 /// What hyper may buffer of one connection beyond a request head: a response's chunk on its way.
 const BUFFER_BYTES: usize = 48 << 10;
 
-/// Speaks HTTP until the peer or a bound ends it, the wire is upgraded, or the server closes and
-/// the response that is under way is out.
+/// Speaks HTTP until the peer or a bound ends it, the wire is upgraded, or `leave` is over and the
+/// response that is under way is out.
 ///
 /// # Errors
 /// What ended the conversation early: a malformed head, a timeout, a socket that failed.
 pub(super) async fn converse<S>(
     wire: Wire,
     bounds: Bounds,
-    mut closing: watch::Receiver<bool>,
+    leave: impl Future<Output = ()>,
     service: S,
 ) -> hyper::Result<()>
 where
@@ -50,8 +51,7 @@ where
         // is then under way, and not a connection that has said nothing.
         biased;
         over = conversation.as_mut() => return over,
-        // Whoever could say "closing" is gone: that says it too.
-        _ = closing.wait_for(|closing| *closing) => {}
+        () = leave => {}
     }
     conversation.as_mut().graceful_shutdown();
     conversation.await
@@ -61,8 +61,14 @@ where
 /// hyper leaves to its user (RFC 9112 section 3.2 on Host), and whether it asks for a WebSocket.
 ///
 /// # Errors
-/// The refusal.
-pub(super) fn judge<B>(request: &Request<B>) -> Result<Option<Upgrade>, Refusal> {
+/// The refusal: of this request, or of the head that it stands for.
+pub(super) fn judge(request: &Request<Incoming>, gate: &Gate) -> Result<Option<Upgrade>, Refusal> {
+    if let Some(refusal) = gate.take_refusal() {
+        return Err(refusal);
+    }
+    if has_body(request) {
+        gate.open_for_body();
+    }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     if target.len() > TARGET_BYTES_MAX {
         let message = format!("The request target is too long: {TARGET_BYTES_MAX} bytes at most.");
@@ -71,4 +77,14 @@ pub(super) fn judge<B>(request: &Request<B>) -> Result<Option<Upgrade>, Refusal>
     let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let is_11 = request.version() == Version::HTTP_11;
     Upgrade::from_parts(request.method().as_str(), target, is_11, headers)
+}
+
+/// No route reads a body, and where one ends nobody but hyper knows: the connection ends with it.
+pub(super) fn has_body(request: &Request<Incoming>) -> bool {
+    !request.body().is_end_stream()
+}
+
+/// Makes this the connection's last response.
+pub(super) fn close_after(response: &mut Response<Body>) {
+    response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
 }

@@ -4,6 +4,13 @@
 //! Out:   responses; a socket that asks for an upgrade after all goes back to the shard.
 //! Never: on the path of a message; knows a room, a shard's state or the configuration.
 //!
+//! A listener is crowded while more than half of its connections' bound are open. Then keep-alive
+//! is off: a connection closes behind its response, and does not linger. So clients that hold their
+//! connections and say nothing have half of the places at most, and a check of `/health` has the
+//! other half. The admin listener has first requests to wait for too: when it becomes crowded it
+//! lets go of the connections that are idle, and of those that have asked nothing within
+//! `CROWDED_HEAD_TIMEOUT`.
+//!
 //! hyper speaks HTTP, axum routes, tower-http reads files: no home-made server here. This is the
 //! only module that uses them.
 
@@ -14,6 +21,7 @@ use crate::limits;
 pub mod admin;
 mod connection;
 pub mod files;
+mod gate;
 pub mod health;
 pub mod public;
 mod refusal;
@@ -31,6 +39,8 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Connections of the admin listener: a scraper, a supervisor and a few people.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long a crowded admin listener waits for the first request of a connection.
+pub const CROWDED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a failed accept (no descriptors left), instead of a loop that spins on it.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,9 +15,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::middleware::map_response;
 use axum::response::Response;
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get};
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, StatusCode};
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::files::Files;
+use super::gate::Gate;
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
 use super::{Bounds, Routes, connection, refusal};
@@ -43,11 +45,11 @@ pub struct Accepted {
 /// The shard, as far as a later upgrade needs it: a proxy's connection has carried plain requests,
 /// and now becomes somebody's WebSocket.
 pub trait Upgrades {
-    /// Judges a well-formed upgrade.
+    /// Judges a well-formed upgrade of this client, where its address is known.
     ///
     /// # Errors
     /// The refusal: the connection goes on with plain requests.
-    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal>;
+    fn judge(&self, upgrade: Upgrade, peer: Option<IpAddr>) -> Result<Accepted, Refusal>;
 
     /// Takes the socket back (nonblocking), and the bytes that were read beyond the request head:
     /// the first frames. The 101 is out.
@@ -56,6 +58,9 @@ pub trait Upgrades {
     /// The client went away before its 101 was out: nothing will come for this token.
     fn abandoned(&self, token: u64);
 
+    /// Whether more than half of the process's plain HTTP connections are taken, this one included.
+    fn is_crowded(&self) -> bool;
+
     /// Counts a refusal, whoever made it: a malformed request, a path without a file, or `judge`.
     fn refused(&self, kind: RefusalKind);
 }
@@ -63,23 +68,28 @@ pub trait Upgrades {
 /// Everything that the public listener's plain connections of one shard share.
 pub struct Site {
     routes: Routes,
-    bounds: Bounds,
+    bounds: Box<dyn Fn() -> Bounds>,
     closing: watch::Receiver<bool>,
     upgrades: Option<Rc<dyn Upgrades>>,
 }
 
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Site").field("bounds", &self.bounds).finish_non_exhaustive()
+        f.debug_struct("Site").field("bounds", &(self.bounds)()).finish_non_exhaustive()
     }
 }
 
 impl Site {
     /// `routes` are made once for all shards, by [`router`]; when `closing` turns true, connections
-    /// finish the response that is under way and close.
+    /// finish the response that is under way and close. `bounds` is asked once a connection: what
+    /// is in force may change.
     #[must_use]
-    pub fn new(routes: Routes, bounds: Bounds, closing: watch::Receiver<bool>) -> Self {
-        Self { routes, bounds, closing, upgrades: None }
+    pub fn new(
+        routes: Routes,
+        bounds: impl Fn() -> Bounds + 'static,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        Self { routes, bounds: Box::new(bounds), closing, upgrades: None }
     }
 
     /// With somebody who answers later upgrades; without, they are refused with 426.
@@ -89,11 +99,18 @@ impl Site {
         self
     }
 
-    async fn answer(&self, request: Request<Incoming>, promise: &Promise) -> Response {
-        let mut response = match connection::judge(&request) {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Option<IpAddr>,
+        gate: &Gate,
+        promise: &Promise,
+    ) -> Response {
+        let has_body = connection::has_body(&request);
+        let mut response = match connection::judge(&request, gate) {
             Err(refusal) => refusal::of(&refusal),
             Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
-                match upgrades.judge(upgrade) {
+                match upgrades.judge(upgrade, peer) {
                     Err(refusal) => refusal::of(&refusal),
                     Ok(accepted) => {
                         let on_upgrade = hyper::upgrade::on(request);
@@ -111,9 +128,15 @@ impl Site {
         if let (Some(&kind), Some(upgrades)) = (kind, &self.upgrades) {
             upgrades.refused(kind);
         }
+        gate.answered();
+        let is_crowded = self.upgrades.as_ref().is_some_and(|upgrades| upgrades.is_crowded());
+        // A body that is still on its way would reset the connection, and its answer be lost.
+        if is_crowded && !has_body {
+            gate.hurry();
+        }
         // hyper says so by itself only where it knew before this request.
-        if *self.closing.borrow() {
-            response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+        if is_crowded || has_body || *self.closing.borrow() {
+            connection::close_after(&mut response);
         }
         response
     }
@@ -136,9 +159,24 @@ fn switching(bytes: &[u8]) -> Response {
 }
 
 /// The routes of the public listener (SPEC section 3), as far as plain requests go. `echo`: whether
-/// there is an `/echo` (`echo.enabled`).
-pub fn router(source: Arc<dyn HealthSource>, files: Files, echo: bool) -> Routes {
-    let echo = if echo { get(upgrade_required) } else { any(echo_disabled) };
+/// there is an `/echo` now (`echo.enabled`); asked once a request.
+pub fn router(
+    source: Arc<dyn HealthSource>,
+    files: Files,
+    echo: impl Fn() -> bool + Clone + Send + Sync + 'static,
+) -> Routes {
+    let enabled: MethodRouter = get(upgrade_required);
+    let echo = any(move |request: Request<Body>| {
+        let enabled = echo().then(|| enabled.clone());
+        async move {
+            match enabled {
+                Some(enabled) => {
+                    enabled.oneshot(request).await.unwrap_or_else(|never| match never {})
+                }
+                None => echo_disabled(),
+            }
+        }
+    });
     Router::new()
         .route("/health", get(async |source: Health| health::answer_public(&source.0)))
         .route("/ws/{*rest}", get(upgrade_required))
@@ -155,7 +193,7 @@ async fn upgrade_required() -> Response {
     refusal::of(&Refusal::new(RefusalKind::UpgradeRequired, message))
 }
 
-async fn echo_disabled() -> Response {
+fn echo_disabled() -> Response {
     let message = "There is no echo here: the operator has set echo.enabled to false.";
     refusal::of(&Refusal::new(RefusalKind::EchoDisabled, message))
 }
@@ -171,14 +209,25 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
         Ok(socket) => socket,
         Err(error) => return tracing::warn!(%error, "a plain connection could not be served"),
     };
+    let peer = socket.peer_addr().ok().map(|address| address.ip().to_canonical());
     let promise = Rc::new(Promise::default());
+    let gate = Gate::default();
     let service = service_fn(|request| {
-        let (site, promise) = (site.clone(), promise.clone());
-        async move { Ok::<_, Infallible>(site.answer(request, &promise).await) }
+        let (site, gate, promise) = (site.clone(), gate.clone(), promise.clone());
+        async move { Ok::<_, Infallible>(site.answer(request, peer, &gate, &promise).await) }
     });
-    let wire = Wire::new(socket, prefix, site.bounds);
-    let over = connection::converse(wire, site.bounds, site.closing.clone(), service).await;
+    let bounds = (site.bounds)();
+    let wire = Wire::new(socket, &prefix, bounds, gate.clone());
+    drop(prefix);
+    let mut closing = site.closing.clone();
+    // Whoever could say "closing" is gone: that says it too.
+    let leave = async { drop(closing.wait_for(|closing| *closing).await) };
+    let over = connection::converse(wire, bounds, leave, service).await;
     if let Err(error) = over {
+        // hyper found something that `http` lets pass, and has answered by itself.
+        if let (true, Some(upgrades)) = (error.is_parse(), &site.upgrades) {
+            upgrades.refused(RefusalKind::BadRequest);
+        }
         tracing::debug!(%error, "a plain connection ended early");
     }
     let promise = promise.take();

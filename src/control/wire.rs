@@ -1,33 +1,43 @@
-//! Turns a socket whose first bytes were read elsewhere into one that hyper reads from the start.
+//! Turns a socket whose first bytes were read elsewhere into one that hyper reads from the start,
+//! a proper head at a time.
 //!
 //! In:    a tokio socket and the bytes already read from it.
 //! Out:   the same stream of bytes; the socket and the unread rest, when it is taken back.
-//! Never: understands a byte.
+//! Never: judges a head (`http` does), answers one.
 //!
 //! # Invariants
-//! - The prefix is read to its end before the socket is.
+//! - The bytes come in order: the prefix, then the socket's.
+//! - hyper sees no malformed head: `gate::REFUSED` comes in its place, and nothing after.
 //! - A write that makes no progress for `stall_timeout` fails, whoever waits for it.
-//! - A shutdown ends after `linger_timeout`, or `LINGER_BYTES_MAX` of input.
+//! - A shutdown ends after `linger_timeout`, or `LINGER_BYTES_MAX` of input; at once where the
+//!   place is wanted.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::gate::{Gate, Passage, REFUSED};
 use super::{Bounds, LINGER_BYTES_MAX};
+use crate::http::{HeadLimits, HeadProgress, HeadVerdict, RefusalKind, read_head};
 
-/// Bytes that one read of a closing socket takes and drops.
-const DROP_BYTES: usize = 4096;
+/// Bytes that one read takes while it looks for a head, or of a closing socket.
+const READ_BYTES: usize = 4096;
 
 /// The socket of one plain HTTP connection.
 pub(super) struct Wire {
-    prefix: Bytes,
+    /// Read, and not handed over: at most a head and a read.
+    prefix: BytesMut,
     stream: TcpStream,
     bounds: Bounds,
+    gate: Gate,
+    progress: HeadProgress,
+    /// Bytes at the start of the prefix that are a proper head on its way to hyper.
+    head_bytes: usize,
     /// Runs while a write waits for the client.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Runs while the closing socket listens on.
@@ -36,13 +46,63 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, prefix: Vec<u8>, bounds: Bounds) -> Self {
-        Self { prefix: prefix.into(), stream, bounds, stalled: None, lingering: None, dropped: 0 }
+    pub(super) fn new(stream: TcpStream, prefix: &[u8], bounds: Bounds, gate: Gate) -> Self {
+        Self {
+            prefix: prefix.into(),
+            stream,
+            bounds,
+            gate,
+            progress: HeadProgress::default(),
+            head_bytes: 0,
+            stalled: None,
+            lingering: None,
+            dropped: 0,
+        }
     }
 
     /// The socket, and what nobody has read of the prefix.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
         (self.stream, self.prefix)
+    }
+
+    fn hand_over(&mut self, len: usize, buf: &mut ReadBuf<'_>) -> usize {
+        let len = len.min(buf.remaining());
+        buf.put_slice(&self.prefix.split_to(len));
+        len
+    }
+
+    /// Hands over (more of) the next head once it is whole and proper.
+    fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let limits = HeadLimits { head_bytes: self.bounds.head_bytes };
+        while self.head_bytes == 0 {
+            let verdict = read_head(&self.prefix, &mut self.progress, limits);
+            match (verdict, self.progress.end()) {
+                (HeadVerdict::Incomplete, _) => {
+                    let mut space = [0; READ_BYTES];
+                    let mut more = ReadBuf::new(&mut space);
+                    ready!(Pin::new(&mut self.stream).poll_read(cx, &mut more))?;
+                    if more.filled().is_empty() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.prefix.extend_from_slice(more.filled());
+                }
+                (HeadVerdict::Refuse(refusal), _) if spoils_the_connection(refusal.kind) => {
+                    self.gate.refuse(refusal);
+                    // hyper offers 8 KiB at least.
+                    buf.put_slice(REFUSED);
+                    return Poll::Ready(Ok(()));
+                }
+                (_, end) => {
+                    self.head_bytes = end.unwrap_or(self.prefix.len());
+                    self.progress = HeadProgress::default();
+                }
+            }
+        }
+        self.head_bytes -= self.hand_over(self.head_bytes, buf);
+        if self.head_bytes == 0 {
+            self.gate.shut();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Lets a write through, or gives it up once it has waited for too long.
@@ -68,13 +128,17 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.prefix.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        let this = &mut *self;
+        match ready!(this.gate.poll_open(cx)) {
+            Passage::Body if this.prefix.is_empty() => {
+                Pin::new(&mut this.stream).poll_read(cx, buf)
+            }
+            Passage::Body => {
+                this.hand_over(this.prefix.len(), buf);
+                Poll::Ready(Ok(()))
+            }
+            _ => this.poll_head(cx, buf),
         }
-        let len = self.prefix.len().min(buf.remaining());
-        buf.put_slice(&self.prefix[..len]);
-        self.prefix.advance(len);
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -116,10 +180,14 @@ impl AsyncWrite for Wire {
         if lingering.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        let mut space = [0; DROP_BYTES];
+        let mut space = [0; READ_BYTES];
         while this.dropped < LINGER_BYTES_MAX {
             let mut buf = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf))?;
+            let progress = Pin::new(&mut this.stream).poll_read(cx, &mut buf);
+            if progress.is_pending() && this.gate.is_hurried() {
+                break;
+            }
+            ready!(progress)?;
             if buf.filled().is_empty() {
                 break;
             }
@@ -127,4 +195,10 @@ impl AsyncWrite for Wire {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Whether hyper must not see the head. Any other refusal is for what a well-formed head asks; the
+/// service comes to it by itself, and the connection goes on.
+fn spoils_the_connection(kind: RefusalKind) -> bool {
+    matches!(kind, RefusalKind::BadRequest | RefusalKind::UriTooLong | RefusalKind::HeadTooLarge)
 }

@@ -37,6 +37,8 @@ pub struct HeadProgress {
     searched: usize,
     /// Bytes that the parser has seen.
     parsed: usize,
+    /// Where the head ends.
+    end: Option<usize>,
 }
 
 /// What the bytes so far say.
@@ -62,6 +64,7 @@ pub enum HeadVerdict {
 pub fn read_head(bytes: &[u8], progress: &mut HeadProgress, limits: HeadLimits) -> HeadVerdict {
     let bytes = &bytes[..bytes.len().min(limits.head_bytes)];
     let end = progress.find_end(bytes);
+    progress.end = end;
     let verdict = if let Some(end) = end {
         judge(&bytes[..end])
     } else if bytes.len() == limits.head_bytes {
@@ -77,14 +80,30 @@ pub fn read_head(bytes: &[u8], progress: &mut HeadProgress, limits: HeadLimits) 
 }
 
 impl HeadProgress {
+    /// Bytes of the head, once its end has come.
+    #[must_use]
+    pub fn end(&self) -> Option<usize> {
+        self.end
+    }
+
     /// Where the head ends: behind the first empty line that follows something.
     fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.searched == self.blank {
             // RFC 9112 section 2.2: "a server that is expecting to receive and parse a
             // request-line SHOULD ignore at least one empty line (CRLF) received prior to the
             // request-line".
-            let blank = bytes[self.blank..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-            self.blank += blank.count();
+            loop {
+                match &bytes[self.blank..] {
+                    [b'\n', ..] => self.blank += 1,
+                    [b'\r', b'\n', ..] => self.blank += 2,
+                    [] | [b'\r'] => {
+                        self.searched = self.blank;
+                        return None;
+                    }
+                    // Also a carriage return alone: no blank line, but the start of a bad head.
+                    _ => break,
+                }
+            }
             self.searched = self.blank;
         }
         while let Some(found) = memchr::memchr(b'\n', &bytes[self.searched..]) {
@@ -253,6 +272,8 @@ mod tests {
             assert_eq!(status([blank, UPGRADE].concat()), 101, "{blank:?}");
         }
         assert_eq!(status(["\r\r\n", UPGRADE].concat()), 400);
+        // A carriage return alone is no blank line: what follows has an end that can be found.
+        assert_eq!(status(["\n".repeat(80).as_str(), "\r\r"].concat()), 400);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use std::fmt;
 
 use super::Facts;
-use crate::limits::{SHARDS_MAX, TABLE_RESERVE_ACCEPT, TABLE_SLOTS_MAX};
+use crate::limits::{SHARDS_MAX, TABLE_SLOTS_MAX, moves_reserve};
 
 /// Bytes a connection costs: the kernel's part (poll-armed, direct descriptor: 4 125 measured on
 /// 6.18, and room for what arrives), and ours.
@@ -28,10 +28,11 @@ pub fn table_slots(nofile: u64) -> usize {
     usize::try_from(nofile).unwrap_or(usize::MAX).min(TABLE_SLOTS_MAX)
 }
 
-/// Connections that one shard may have: its table less what accepting leaves free.
+/// Connections that one shard may have: its table less the slots in which whoever is one too many
+/// is accepted and refused.
 fn table_connections(nofile: u64) -> usize {
     let slots = table_slots(nofile);
-    slots - slots / TABLE_RESERVE_ACCEPT
+    slots.saturating_sub(moves_reserve(slots))
 }
 
 /// The operator's numbers do not fit this box.
@@ -184,12 +185,12 @@ mod tests {
 
     #[test]
     fn only_a_number_that_does_not_fit_raises_the_shards() {
-        // A table of 20 000 holds 19 900.
-        assert_eq!(shards_for(None, 2, 20_000, Some(39_800)), Ok(2), "fits exactly");
-        assert_eq!(shards_for(None, 2, 20_000, Some(39_801)), Ok(3));
-        assert_eq!(shards_for(None, 2, 20_000, Some(1_000_000)), Ok(56));
-        let held = 56 * 19_900;
-        assert!(held >= 1_100_000 && held - 19_900 < 1_100_000, "least with a tenth to spare");
+        // A table of 20 000 holds 19 600.
+        assert_eq!(shards_for(None, 2, 20_000, Some(39_200)), Ok(2), "fits exactly");
+        assert_eq!(shards_for(None, 2, 20_000, Some(39_201)), Ok(3));
+        assert_eq!(shards_for(None, 2, 20_000, Some(1_000_000)), Ok(57));
+        let held = 57 * 19_600;
+        assert!(held >= 1_100_000 && held - 19_600 < 1_100_000, "least with a tenth to spare");
         assert_eq!(shards_for(None, 4, u64::MAX, Some(1_000_000)), Ok(4));
     }
 
@@ -214,7 +215,7 @@ mod tests {
     fn the_first_to_run_out_binds() {
         let gib = 1 << 30;
         let of = |facts: Facts| Capacity::of(&facts, 2).admit(None);
-        assert_eq!(of(facts(20_000, 24 * gib, None)), (39_800, Bound::Tables));
+        assert_eq!(of(facts(20_000, 24 * gib, None)), (39_200, Bound::Tables));
         let (memory, bound) = of(facts(1 << 20, gib, Some(1 << 30)));
         assert_eq!(bound, Bound::Memory);
         assert_eq!(memory as u64, gib / 100 * 80 / CONNECTION_BYTES);

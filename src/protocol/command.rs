@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::limits::CONTENT_DEPTH_MAX;
+use crate::limits::{CONTENT_DEPTH_MAX, ERROR_BYTES_MAX};
 use crate::protocol::{ErrorCode, Fault};
 
 /// Something to be said in the connection's room.
@@ -87,6 +87,10 @@ pub fn parse<'a>(text: &'a str, room: &str, user: &str) -> Result<Say<'a>, Fault
     if is_too_deep(content.get()) {
         return fault(ErrorCode::BadMessage, "\"content\" is nested deeper than 128 levels");
     }
+    if reference.is_some_and(is_too_deep) {
+        let message = Cow::Borrowed("\"ref\" is nested deeper than 128 levels");
+        return Err(Fault { code: ErrorCode::BadMessage, message, reference: None });
+    }
     Ok(Say { content: content.get(), reference })
 }
 
@@ -96,7 +100,7 @@ fn read(text: &str) -> Result<Fields<'_>, Fault<'_>> {
     let error = match serde_json::from_str::<Fields<'_>>(text) {
         Ok(fields) if is_object => return Ok(fields),
         Ok(_) => "a message is a JSON object".to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) => shortened(error.to_string()),
     };
     if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
         let message = Cow::Owned(format!("not JSON: {error}"));
@@ -106,9 +110,19 @@ fn read(text: &str) -> Result<Fields<'_>, Fault<'_>> {
         .ok()
         .filter(|_| is_object)
         .and_then(|only| only.reference)
-        .map(RawValue::get);
+        .map(RawValue::get)
+        .filter(|reference| !is_too_deep(reference));
     let message = Cow::Owned(format!("not a message: {error}; send {{\"content\": ...}}"));
     Err(Fault { code: ErrorCode::BadMessage, message, reference })
+}
+
+/// The parser quotes what it did not expect, however long that is.
+fn shortened(mut error: String) -> String {
+    if error.len() > ERROR_BYTES_MAX {
+        error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+        error.push('…');
+    }
+    error
 }
 
 /// Receivers parse recursively: a deep value would cost them their stack.
@@ -178,6 +192,15 @@ mod tests {
         for text in ["{\"ref\":[1]}", "{\"content\":1,\"room\":5,\"ref\":[1]}"] {
             assert_eq!(parse(text, "lobby", "ann").unwrap_err().reference, Some("[1]"));
         }
+    }
+
+    #[test]
+    fn neither_a_deep_reference_nor_a_long_error_comes_back() {
+        let deep = format!("{{\"content\":1,\"ref\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        let fault = parse(&deep, "lobby", "ann").unwrap_err();
+        assert_eq!((fault.code, fault.reference), (ErrorCode::BadMessage, None));
+        let long = format!("\"{}\"", "ü".repeat(30_000));
+        assert!(parse(&long, "lobby", "ann").unwrap_err().message.len() < 400);
     }
 
     #[test]

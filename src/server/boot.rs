@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::sync::{mpsc, watch};
@@ -28,7 +29,7 @@ use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
 use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
 use crate::mesh::Mesh;
-use crate::net::{ListenOptions, listen_all};
+use crate::net::{ListenOptions, listen, listen_all};
 use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
 use crate::shard::shared::Shared;
 use crate::shard::{Placement, Setup, Shard};
@@ -76,7 +77,6 @@ struct Task {
 /// What a shard's plain HTTP connections are made of.
 struct PlainHttp {
     routes: Routes,
-    bounds: Bounds,
     closes: watch::Receiver<bool>,
 }
 
@@ -101,10 +101,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards);
     let (listeners, addresses) = open_listeners(config, shards)?;
-    let admin = TcpListener::bind(config.admin_listen).map_err(|error| {
-        let address = config.admin_listen;
-        RunError(format!("cannot listen on {address} (admin): {error}; choose another --admin"))
-    })?;
+    let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
+    let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
     let shared = Arc::new(Shared::new(mesh, shards, fastrand::u64(..), limits.clone()));
     let clock = Clock::start();
@@ -116,8 +114,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
     };
     let (closing, closes) = watch::channel(false);
     let (ended_sender, ended) = mpsc::unbounded_channel();
-    let routes = router(overseer.clone(), files, limits.echo_enabled);
-    let bounds = Bounds { head_bytes: limits.head_bytes, ..Bounds::default() };
+    let in_force = shared.clone();
+    let routes = router(overseer.clone(), files, move || in_force.limits().echo_enabled);
     let (ready, readies) = channel();
     let mut mailers = Vec::new();
     let mut eventfds = Vec::new();
@@ -140,7 +138,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
             },
             limits: limits.clone(),
             shared: shared.clone(),
-            plain: PlainHttp { routes: routes.clone(), bounds, closes: closes.clone() },
+            plain: PlainHttp { routes: routes.clone(), closes: closes.clone() },
             clock,
             ready: ready.clone(),
             peers,
@@ -203,14 +201,28 @@ pub(super) fn run_on_runtime<T>(
     ring.setup_coop_taskrun().setup_single_issuer();
     let mut builder = tokio_uring::builder();
     builder.entries(RUNTIME_ENTRIES).uring_builder(&ring);
-    let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| {
-        format!(
-            "cannot set up a runtime's ring: {error}; rings are charged to RLIMIT_MEMLOCK: \
-             raise it (LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`), or use \
-             fewer --shards"
-        )
-    })?;
+    let runtime = tokio_uring::Runtime::new(&builder).map_err(|error| no_runtime(&error))?;
     runtime.block_on(future)
+}
+
+/// Why there is no runtime, and what to do about it.
+fn no_runtime(error: &std::io::Error) -> String {
+    let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => {
+            "; this process may open too few files (RLIMIT_NOFILE): raise it (LimitNOFILE=65536 \
+             in the unit, or `ulimit -n 65536`), or use fewer --shards"
+        }
+        Some(Errno::NFILE) => {
+            "; the whole box has too many files open: raise `sysctl fs.file-max`, or end what \
+             holds them"
+        }
+        Some(Errno::NOMEM) => {
+            "; rings are charged to RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity in the unit, \
+             or `ulimit -l unlimited`), or use fewer --shards"
+        }
+        _ => "",
+    };
+    format!("cannot set up a runtime's ring: {error}{remedy}")
 }
 
 async fn run_shard(task: Task) -> Result<(), String> {
@@ -233,7 +245,9 @@ async fn run_shard(task: Task) -> Result<(), String> {
         table_slots: task.ring.table_slots as usize,
         seed: fastrand::u64(..),
     };
-    let PlainHttp { routes, bounds, closes } = task.plain;
+    let PlainHttp { routes, closes } = task.plain;
+    let in_force = task.shared.clone();
+    let bounds = move || Bounds { head_bytes: in_force.limits().head_bytes, ..Bounds::default() };
     let site = Site::new(routes, bounds, closes);
     let host = Host { clock: task.clock, shared: task.shared, eventfd: task.eventfd, site };
     drive(Shard::new(io, setup), host).await.map_err(|error| error.to_string())
@@ -324,4 +338,20 @@ fn announce(
 fn settings(loaded: &Loaded) -> String {
     let all = loaded.settings().map(|(key, value, _)| format!("{}={value}", key.name));
     all.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_of_a_runtime_names_its_own_remedy() {
+        let said = |errno: Errno| no_runtime(&errno.into());
+        let files = said(Errno::MFILE);
+        assert!(files.contains("LimitNOFILE") && !files.contains("MEMLOCK"), "{files}");
+        let box_wide = said(Errno::NFILE);
+        assert!(box_wide.contains("fs.file-max") && !box_wide.contains("MEMLOCK"), "{box_wide}");
+        assert!(said(Errno::NOMEM).contains("LimitMEMLOCK=infinity"));
+        assert!(!said(Errno::PERM).contains("LIMIT"));
+    }
 }

@@ -27,6 +27,11 @@ impl fmt::Display for RunError {
 /// # Errors
 /// What the box refused, with the remedy.
 pub fn run(loaded: Loaded) -> Result<(), RunError> {
-    let started = boot::boot(&loaded)?;
-    signals::supervise(loaded, started)
+    // Signals are taken before a socket is open: who can connect can be told of the end.
+    let served = boot::run_on_runtime(async move {
+        let signals = signals::Signals::new()?;
+        let started = boot::boot(&loaded).map_err(|error| error.0)?;
+        signals::watch_over(loaded, started, signals).await
+    });
+    served.map_err(RunError)
 }

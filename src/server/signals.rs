@@ -11,8 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
-use super::RunError;
-use super::boot::{Started, run_on_runtime};
+use super::boot::Started;
 use crate::config::Loaded;
 use crate::control::admin;
 use crate::counters::Counter;
@@ -23,12 +22,8 @@ use crate::shard::shared::{Farewell, Order};
 /// How long shards may take to cut everyone, once the grace is over.
 const CUT_TIME: Duration = Duration::from_secs(2);
 
-/// Runs until the server has ended.
-pub(super) fn supervise(loaded: Loaded, started: Started) -> Result<(), RunError> {
-    run_on_runtime(watch_over(loaded, started)).map_err(RunError)
-}
-
-struct Signals {
+/// The signals that are asked for.
+pub(super) struct Signals {
     term: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -41,7 +36,7 @@ enum Asked {
 }
 
 impl Signals {
-    fn new() -> Result<Self, String> {
+    pub(super) fn new() -> Result<Self, String> {
         let listen = |kind| signal(kind).map_err(|error| format!("cannot take signals: {error}"));
         Ok(Self {
             term: listen(SignalKind::terminate())?,
@@ -65,8 +60,12 @@ impl Signals {
     }
 }
 
-async fn watch_over(mut loaded: Loaded, mut started: Started) -> Result<(), String> {
-    let mut signals = Signals::new()?;
+/// Runs until the server has ended.
+pub(super) async fn watch_over(
+    mut loaded: Loaded,
+    mut started: Started,
+    mut signals: Signals,
+) -> Result<(), String> {
     let key = loaded.config.admin_key.as_ref().map(crate::config::Secret::expose);
     let routes = admin::router(started.overseer.clone(), key);
     let listener = started.admin.try_clone().and_then(|listener| {

@@ -23,16 +23,15 @@ use crate::http::{
 };
 use crate::id::{ConnId, RoomKey, ShardId};
 use crate::io::{CloseHow, Errno, Io, Parcel, Patience};
-use crate::limits::{Spread, TABLE_RESERVE_ACCEPT, TABLE_RESERVE_MOVES};
+use crate::limits::{Spread, accept_reserve, moves_reserve};
 use crate::mesh::Mail;
 use crate::room::JoinRefused;
 use crate::shard::shared::take_one;
 use crate::shard::{Handoff, Placement, Shard, State};
 use crate::ws::handshake::accept_response;
 
-/// Pause of accepting after the kernel had no descriptor or no memory for it: short for whoever
-/// waits to be accepted, long for a core that has nothing else to do.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl<I: Io> Shard<I> {
     /// Begins to accept connections.
@@ -41,12 +40,18 @@ impl<I: Io> Shard<I> {
         self.io.accept();
     }
 
-    /// Takes in a connection that plain HTTP has upgraded and answered.
-    pub fn adopt(&mut self, fd: OwnedFd, upgrade: Upgrade, leftover: Vec<u8>) {
+    /// Takes in a connection that plain HTTP has upgraded and answered; whoever judged its request
+    /// has counted it.
+    pub fn adopt(
+        &mut self,
+        fd: OwnedFd,
+        upgrade: Upgrade,
+        address: Option<IpAddr>,
+        leftover: Vec<u8>,
+    ) {
+        let upgrade = Some(upgrade);
         let snapshot =
-            Snapshot { upgrade: Some(upgrade), answered: true, leftover, ..Snapshot::default() };
-        // Its request was answered already: it is counted, and never refused for the count.
-        let _counted = self.state.shared.admit(usize::MAX);
+            Snapshot { upgrade, answered: true, address, leftover, ..Snapshot::default() };
         self.io.adopt(fd, snapshot.write());
     }
 
@@ -79,8 +84,7 @@ impl<I: Io> Shard<I> {
     /// A full table drops what the kernel accepts for it: stop before it is full.
     fn pause_accepting(&mut self) {
         let state = &mut self.state;
-        let free = state.table_slots.saturating_sub(state.conns.len());
-        if state.accepting && free <= reserve(state.table_slots, TABLE_RESERVE_ACCEPT) {
+        if state.accepting && state.free_slots() <= accept_reserve(state.table_slots) {
             state.accepting = false;
             state.count(Counter::accept_paused);
             self.io.stop_accepting();
@@ -102,9 +106,9 @@ impl<I: Io> Shard<I> {
         }
         let full = matches!(error, Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::NOBUFS);
         if full {
-            // Accepting again at once would spin: what is short may be so for the whole system.
+            // Accepting again at once would spin.
             state.accepting = false;
-            state.accept_again = Some(state.now.after(ACCEPT_PAUSE));
+            state.accept_after = state.now.after(ACCEPT_PAUSE);
             state.count(Counter::accept_paused);
         } else {
             self.io.accept();
@@ -118,16 +122,10 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn resume_accepting(&mut self) {
         let state = &mut self.state;
-        if state.accepting || state.drain.is_some() {
-            state.accept_again = None;
+        if state.accepting || state.drain.is_some() || state.now < state.accept_after {
             return;
         }
-        if state.accept_again.is_some_and(|at| state.now < at) {
-            return;
-        }
-        state.accept_again = None;
-        let free = state.table_slots.saturating_sub(state.conns.len());
-        if free > 2 * reserve(state.table_slots, TABLE_RESERVE_ACCEPT) {
+        if state.free_slots() > 2 * accept_reserve(state.table_slots) {
             self.start();
         }
     }
@@ -175,17 +173,20 @@ impl<I: Io> Shard<I> {
                 if !in_pieces {
                     cold.head = bytes.to_vec();
                 }
+                state.weigh(id);
                 self.await_head(id);
             }
             HeadVerdict::Upgrade { request, consumed } => {
                 let leftover = all[consumed..].to_vec();
                 cold.head = Vec::new();
+                state.weigh(id);
                 self.upgrade(id, request, leftover);
             }
             HeadVerdict::Plain => {
                 if !in_pieces {
                     cold.head = bytes.to_vec();
                 }
+                state.weigh(id);
                 self.leave_for_http(id);
             }
             HeadVerdict::Refuse(refusal) => state.refuse(id, refusal),
@@ -329,6 +330,9 @@ impl<I: Io> Shard<I> {
     pub(super) fn adopt_failed(&mut self, parcel: &Parcel, error: Errno) {
         let state = &mut self.state;
         state.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = Snapshot::read(parcel).and_then(|snapshot| snapshot.address) {
+            state.shared.addresses.leave(address);
+        }
         let bytes = parcel.0.len();
         tracing::warn!(%error, bytes, "an upgraded connection found no slot in the table");
     }
@@ -356,21 +360,29 @@ impl<I: Io> Shard<I> {
 
 impl State {
     /// The shard on which a newcomer is to sit; `None` where it can sit on none.
+    ///
+    /// A full shard still accepts, for the kernel does not ask which of them has room: whoever need
+    /// not sit there is sent on.
     fn place(&mut self, home: ShardId, room: &RoomKey, is_placed: bool) -> Option<ShardId> {
         let spread = self.limits.spread;
+        let reserve = moves_reserve(self.table_slots);
+        let is_full = self.free_slots() < reserve;
+        let here = if is_full && !is_placed { self.idlest() } else { self.id };
         if home == self.id {
-            let elsewhere = !is_placed && spread == Spread::Auto && self.is_spread(room);
-            return Some(if elsewhere { self.idlest() } else { self.id });
+            return match spread {
+                Spread::Never => (!is_full).then_some(home),
+                Spread::Auto if !is_placed && self.is_spread(room) => Some(self.idlest()),
+                _ => Some(here),
+            };
         }
         let stays = is_placed || self.placement == Placement::Accept || spread == Spread::Always;
-        let reserve = reserve(self.table_slots, TABLE_RESERVE_MOVES);
         let free = self.shared.neighbour(home).free_slots.load(Ordering::Relaxed);
         match (stays, free > reserve) {
             (false, true) => Some(home),
             (true, _) if spread != Spread::Never || self.placement == Placement::Accept => {
-                Some(self.id)
+                Some(here)
             }
-            (false, false) if spread != Spread::Never => Some(self.id),
+            (false, false) if spread != Spread::Never => Some(here),
             _ => None,
         }
     }
@@ -467,9 +479,4 @@ impl State {
         self.push_own(id, refusal.to_bytes());
         self.begin_closing(id, Disconnect::Refused);
     }
-}
-
-/// Slots that are kept free.
-pub(super) fn reserve(table_slots: usize, one_in: usize) -> usize {
-    (table_slots / one_in).max(4)
 }

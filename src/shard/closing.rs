@@ -62,6 +62,7 @@ impl State {
         conn.flags.clear(Flags::PAUSED);
         conn.assembler = crate::ws::Assembler::default();
         if let Some(cold) = &mut conn.cold {
+            cold.head = Vec::new();
             cold.stash = Vec::new();
             cold.stash_start = 0;
             cold.upgrade = None;

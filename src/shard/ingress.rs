@@ -16,6 +16,7 @@ use crate::id::{ConnId, ConnKey, Mode};
 use crate::io::{CloseHow, Errno, Input, Io};
 use crate::limits::{BUFFER_BYTES, STRIKES_MAX};
 use crate::mesh::Mail;
+use crate::payload::{Batch, Payload};
 use crate::protocol::{self, Fault, event};
 use crate::room::hall::Role;
 use crate::shard::{Shard, State};
@@ -64,22 +65,22 @@ impl<I: Io> Shard<I> {
         }
         let Some(phase) = phase else { return };
         if input.len == 0 {
-            return self.peer_finished(id);
+            return self.peer_ended(id);
         }
         if matches!(phase, Phase::Open | Phase::Closing(_)) {
             self.receive_on(id, input.more || input.len == BUFFER_BYTES);
         }
     }
 
-    /// The peer's FIN. What it was to be sent still is, up to the frame that has begun at least: it
-    /// may well read on. `client.close_timeout` bounds it; then this FIN is found again.
-    fn peer_finished(&mut self, id: ConnId) {
-        let has_backlog = self.state.conns.get(id).is_some_and(|conn| conn.egress.is_some());
-        if has_backlog {
-            self.state.notify_lag(id);
-            return self.state.begin_closing(id, Disconnect::PeerGone);
+    /// The peer's FIN. It may still read what waits for it, for as long as a closing peer may.
+    fn peer_ended(&mut self, id: ConnId) {
+        let Some(conn) = self.state.conns.get(id) else { return };
+        conn.flags.set(Flags::ENDED);
+        if conn.egress.is_none() {
+            return self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
         }
-        self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
+        self.state.notify_lag(id);
+        self.state.begin_closing(id, Disconnect::PeerGone);
     }
 
     fn take_in(&mut self, id: ConnId, phase: Phase, buffer: crate::io::BufferId, len: usize) {
@@ -197,6 +198,7 @@ impl State {
         self.counters.add(Counter::pauses, 1);
         let Some(conn) = self.conns.get(id) else { return };
         conn.flags.set(Flags::PAUSED);
+        // Who waits for its own reader goes on when that has taken what waits.
         let is_echo = conn.kind == Kind::Echo;
         let cold = conn.cold();
         cold.stash = stash;
@@ -233,13 +235,19 @@ impl State {
             return Some(0);
         }
         let mut assembler = std::mem::take(&mut self.conns.get(id)?.assembler);
-        let mut echoes = Vec::new();
+        let mut replies = Vec::new();
         let mut at = 0;
         let ended = loop {
             if at == bytes.len() {
                 break Ended::Whole;
             }
-            if kind != Kind::Echo && !self.may_take(id) {
+            let takes = match kind {
+                // More replies than input: a message that came in pieces is among them. It goes
+                // alone.
+                Kind::Echo => replies.len() <= at,
+                _ => self.may_take(id),
+            };
+            if !takes {
                 break Ended::Paused(at);
             }
             let step = match assembler.decode(&mut bytes[at..], message_bytes) {
@@ -248,7 +256,7 @@ impl State {
             };
             at += step.consumed;
             let Some(event) = step.event else { continue };
-            if let Some(ended) = self.handle_event(id, kind, event, &mut echoes) {
+            if let Some(ended) = self.handle_event(id, kind, event, &mut replies) {
                 break ended;
             }
         };
@@ -256,8 +264,8 @@ impl State {
         if let Some(conn) = self.conns.get(id) {
             conn.assembler = assembler;
         }
-        if !echoes.is_empty() {
-            self.push_own(id, echoes);
+        if !replies.is_empty() {
+            self.push_own(id, replies);
         }
         match ended {
             Ended::Whole => None,
@@ -278,7 +286,7 @@ impl State {
         id: ConnId,
         kind: Kind,
         event: Event<'_>,
-        echoes: &mut Vec<u8>,
+        replies: &mut Vec<u8>,
     ) -> Option<Ended> {
         match event {
             Event::Message { kind: content, bytes } => {
@@ -289,7 +297,7 @@ impl State {
                     crate::ws::Kind::Binary => Opcode::Binary,
                 };
                 match kind {
-                    Kind::Echo => put_frame(echoes, opcode, bytes),
+                    Kind::Echo => put_frame(replies, opcode, bytes),
                     Kind::Room(Mode::Raw) => self.say(id, opcode, bytes),
                     _ if opcode == Opcode::Binary => {
                         return Some(Ended::Over(Disconnect::BinaryInJson));
@@ -298,10 +306,14 @@ impl State {
                 }
                 None
             }
+            Event::Ping(payload) if self.is_blocked(id) => {
+                self.push_pong(id, payload);
+                None
+            }
+            // A reader that keeps up gets a pong a ping, in one piece with all that answers this
+            // input: a piece each would be queued faster than a turn sends them.
             Event::Ping(payload) => {
-                let mut pong = Vec::with_capacity(payload.len() + 2);
-                put_frame(&mut pong, Opcode::Pong, payload);
-                self.push_pong(id, pong);
+                put_frame(replies, Opcode::Pong, payload);
                 None
             }
             Event::Pong(_) => None,
@@ -316,9 +328,8 @@ impl State {
                         empty
                     }
                 };
-                // Echoes of this very input go first.
-                if !echoes.is_empty() {
-                    self.push_own(id, std::mem::take(echoes));
+                if !replies.is_empty() {
+                    self.push_own(id, std::mem::take(replies));
                 }
                 self.notify_lag(id);
                 self.push_own(id, frame);
@@ -402,10 +413,15 @@ impl State {
         (before > self.limits.queue_bytes).then_some(Ended::Over(Disconnect::SlowConsumer))
     }
 
-    fn push_pong(&mut self, id: ConnId, pong: Vec<u8>) {
+    fn is_blocked(&mut self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::BLOCKED))
+    }
+
+    fn push_pong(&mut self, id: ConnId, payload: &[u8]) {
         let Some(conn) = self.conns.get(id) else { return };
-        let batch = crate::payload::Batch { bytes: pong, frames: Vec::new() };
-        conn.egress().push_pong(crate::payload::Payload::own(batch).whole());
+        let mut pong = Batch::default();
+        put_frame(&mut pong.bytes, Opcode::Pong, payload);
+        conn.egress().push_pong(Payload::own(pong).whole());
         self.mark_dirty(id);
     }
 }

@@ -126,8 +126,9 @@ pub struct State {
     pub handoffs: Vec<Handoff>,
     pub(crate) drain: Option<Drain>,
     pub(crate) accepting: bool,
-    /// When to accept again after the kernel could not.
-    pub(crate) accept_again: Option<Now>,
+    /// Accepting has failed for want of descriptors or memory: not tried again before this.
+    pub(crate) accept_after: Now,
+    pub(crate) buffers: usize,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
     pub(crate) recent_completions: usize,
@@ -166,7 +167,8 @@ impl<I: Io> Shard<I> {
             handoffs: Vec::new(),
             drain: None,
             accepting: false,
-            accept_again: None,
+            accept_after: Now::default(),
+            buffers: io.buffers_free(),
             saturation: Saturation::default(),
             sends: 0,
             recent_completions: 0,
@@ -188,6 +190,10 @@ impl State {
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    pub(crate) fn free_slots(&self) -> usize {
+        self.table_slots.saturating_sub(self.conns.len())
     }
 
     /// Whether a shutdown is under way.

@@ -10,9 +10,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::id::{RoomKey, ShardId};
-use crate::limits::TABLE_RESERVE_MOVES;
+use crate::limits::moves_reserve;
 use crate::shard::State;
-use crate::shard::accept::reserve;
 
 /// Busy beyond this is saturated, in percent.
 const BUSY_PERCENT: usize = 85;
@@ -72,7 +71,7 @@ impl State {
 
     /// The shard with the most to spare that has slots for newcomers; this one if there is none.
     pub(super) fn idlest(&self) -> ShardId {
-        let reserve = reserve(self.table_slots, TABLE_RESERVE_MOVES);
+        let reserve = moves_reserve(self.table_slots);
         let all = (0..).map(ShardId).zip(self.shared.neighbours.iter());
         let roomy = all.filter(|(_, other)| other.free_slots.load(Ordering::Relaxed) > reserve);
         let idlest = roomy.min_by_key(|(_, other)| other.busy_percent.load(Ordering::Relaxed));

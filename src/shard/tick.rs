@@ -35,6 +35,7 @@ impl<I: Io> Shard<I> {
         self.state.sends = 0;
         self.orders(); //                     limits, shutdown
         let mut work = self.reap(); //        bytes in -> frame -> message -> command -> room
+        work += self.finish_ended(); //       FIN behind the last bytes of those that end
         work += self.mailbox(); //            what other shards' members say, what other homes said
         work += self.resume(); //             input that had to wait for its room
         work += self.timers(); //             heartbeats and other deadlines, summaries
@@ -102,7 +103,9 @@ impl<I: Io> Shard<I> {
         }
         state.counters.add(Counter::sends, state.sends as u64);
         state.counters.set(Counter::connections, state.conns.len() as u64);
-        let free = state.table_slots.saturating_sub(state.conns.len());
+        let lent = state.buffers.saturating_sub(self.io.buffers_free());
+        state.counters.set(Counter::buffers_lent, lent as u64);
+        let free = state.free_slots();
         let neighbour = state.shared.neighbour(state.id);
         neighbour.free_slots.store(free, Ordering::Relaxed);
         neighbour.moved_at.store(state.now.0, Ordering::Relaxed);
@@ -135,7 +138,8 @@ impl<I: Io> Shard<I> {
         let drain = state.drain.as_ref().and_then(|drain| drain.next_due());
         let waits = !state.paused.is_empty() || state.mesh.waiting() > 0 || state.holds_mail();
         let retry = waits.then(|| state.now.after(MAIL_RETRY));
-        for due in [summary, drain, retry, state.accept_again].into_iter().flatten() {
+        let accept = (state.accept_after > state.now).then_some(state.accept_after);
+        for due in [summary, drain, retry, accept].into_iter().flatten() {
             until = Some(until.map_or(due, |until| until.min(due)));
         }
         Next::Sleep(until)

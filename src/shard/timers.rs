@@ -162,7 +162,12 @@ impl<I: Io> Shard<I> {
                 }
                 Phase::Open => self.heartbeat(id),
                 // Closed or not, the peer has had its time.
-                Phase::Closing(_) => self.vacate(id, Disconnect::PeerGone, CloseHow::Reset),
+                Phase::Closing(_) => {
+                    if state.drain.is_some() {
+                        state.count(Counter::shutdown_cut);
+                    }
+                    self.vacate(id, Disconnect::PeerGone, CloseHow::Reset);
+                }
             }
         }
         seen
@@ -194,7 +199,7 @@ impl<I: Io> Shard<I> {
             return state.end(id, Disconnect::HeartbeatTimeout);
         }
         // A little late by lot, so that those who came together are not pinged together.
-        let slack = millis(timeout).saturating_sub(millis(ping_after)) / 4;
+        let slack = millis(timeout).saturating_sub(millis(ping_after)).min(millis(ping_after)) / 4;
         let lot = state.random.u64(0..=slack);
         if silence.0 < millis(ping_after) {
             let due = Now(heard.after(ping_after).0 + lot);
@@ -208,10 +213,15 @@ impl<I: Io> Shard<I> {
             state.count(Counter::pings);
             state.push_own(id, ping);
         }
-        // Where nobody looked for that long (the process was stopped, say), whoever was not pinged
-        // in time has as much time to answer as others have.
-        let late = overdue.then(|| state.now.after(timeout.saturating_sub(ping_after)));
-        state.wheel.set(&mut state.conns, id.slot, late.unwrap_or(heard.after(timeout)));
+        // An answer moves nothing in the wheel: looked at no later than the next ping may be due.
+        // And where nobody looked for that long (the process was stopped, say), whoever was not
+        // pinged in time has as much time to answer as others have.
+        let due = if overdue {
+            state.now.after(timeout.saturating_sub(ping_after))
+        } else {
+            heard.after(timeout).min(state.now.after(ping_after))
+        };
+        state.wheel.set(&mut state.conns, id.slot, due);
     }
 }
 

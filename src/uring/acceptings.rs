@@ -14,6 +14,8 @@ struct Accepting {
     /// Which arming it is.
     epoch: u32,
     armed: bool,
+    /// It was asked to stop, and has not ended yet.
+    stopping: bool,
 }
 
 /// All listeners of a ring.
@@ -30,15 +32,17 @@ impl Acceptings {
     /// Arms a listener, unless it is.
     pub(super) fn arm(&mut self, listener: usize) -> Option<Tag> {
         let accepting = &mut self.0[listener];
-        if accepting.armed {
+        if accepting.armed && !accepting.stopping {
             return None;
         }
-        *accepting = Accepting { epoch: accepting.epoch.wrapping_add(1), armed: true };
+        let epoch = accepting.epoch.wrapping_add(1);
+        *accepting = Accepting { epoch, armed: true, stopping: false };
         Some(self.tag(listener))
     }
 
     /// What has to be cancelled for a listener to stop.
-    pub(super) fn armed(&self, listener: usize) -> Option<Tag> {
+    pub(super) fn stop(&mut self, listener: usize) -> Option<Tag> {
+        self.0[listener].stopping = self.0[listener].armed;
         self.0[listener].armed.then(|| self.tag(listener))
     }
 

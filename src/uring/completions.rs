@@ -19,6 +19,7 @@ use crate::io::{BufferId, Completion, Errno, Input};
 use super::acceptings::Acceptings;
 use super::armed::{Armed, Watch};
 use super::buffers::Buffers;
+use super::half_closes::HalfCloses;
 use super::parcels::{self, Departs};
 use super::sends::Sends;
 use super::sockets::{Adoptions, Asks};
@@ -37,6 +38,8 @@ pub(super) struct Ledger {
     pub(super) adoptions: Adoptions,
     /// Times that accepting was started: the newest one's completions are those that end it.
     pub(super) acceptings: Acceptings,
+    /// Half-closes under way, and closes that wait for them.
+    pub(super) half_closes: HalfCloses,
     /// What fell short: reaped before everything else.
     pub(super) fell: VecDeque<Completion>,
     /// Everything else, in order.
@@ -46,9 +49,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Whether there is nothing to reap.
+    /// Whether there is nothing to reap, and nothing to do at the next submit.
     pub(super) fn idle(&self) -> bool {
-        self.fell.is_empty() && self.done.is_empty()
+        self.fell.is_empty() && self.done.is_empty() && self.half_closes.idle()
     }
 
     /// Drops what was reported, with the descriptors and parcels in it.
@@ -79,6 +82,11 @@ impl Ledger {
             Kind::Send => return self.sends.failed(tag, result),
             Kind::Housekeeping => {
                 self.failures += 1;
+                None
+            }
+            Kind::HalfClose => {
+                self.failures += u64::from(result < 0);
+                self.half_closes.end(tag.conn().slot);
                 None
             }
             Kind::Doorbell => Some(Completion::Doorbell),

@@ -22,6 +22,7 @@ mod armed;
 mod buffers;
 mod completions;
 mod error;
+mod half_closes;
 mod operations;
 mod parcels;
 mod ring;
@@ -45,6 +46,7 @@ use self::acceptings::Acceptings;
 use self::armed::Armed;
 use self::buffers::Buffers;
 use self::completions::Ledger;
+use self::half_closes::HalfCloses;
 use self::parcels::Departs;
 use self::ring::{Linger, Ring};
 use self::sends::Sends;
@@ -117,6 +119,7 @@ impl UringIo {
             departs: Departs::new(),
             adoptions: Adoptions::new(),
             acceptings: Acceptings::new(setup.listeners.len()),
+            half_closes: HalfCloses::new(),
             fell: VecDeque::new(),
             done: VecDeque::new(),
             failures: 0,

@@ -30,6 +30,10 @@ impl UringIo {
         self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(tag.bits()));
     }
 
+    fn push_close(&mut self, slot: u32) {
+        self.push_housekeeping(opcode::Close::new(Fixed(slot)).build());
+    }
+
     fn push_cancel(&mut self, tag: Tag) {
         let builder = CancelBuilder::user_data(tag.bits());
         self.push_housekeeping(opcode::AsyncCancel2::new(builder).build());
@@ -62,7 +66,7 @@ impl Io for UringIo {
 
     fn stop_accepting(&mut self) {
         for listener in 0..self.ledger.acceptings.len() {
-            if let Some(tag) = self.ledger.acceptings.armed(listener) {
+            if let Some(tag) = self.ledger.acceptings.stop(listener) {
                 self.push_cancel(tag);
             }
         }
@@ -112,8 +116,12 @@ impl Io for UringIo {
     }
 
     fn shutdown(&mut self, conn: ConnId) {
-        // The kernel does this one on a worker thread of the ring, always.
-        self.push_housekeeping(opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_WR).build());
+        // The kernel does this one on a worker thread of the ring, always: see `half_closes`.
+        if self.ledger.half_closes.begin(conn.slot) {
+            let tag = Tag::armed(Kind::HalfClose, conn, false);
+            let entry = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_WR).build();
+            self.push(&entry.user_data(tag.bits()));
+        }
     }
 
     fn close(&mut self, conn: ConnId, how: CloseHow) {
@@ -126,7 +134,9 @@ impl Io for UringIo {
         }
         // An armed poll keeps the socket: without its end neither FIN nor RST is sent.
         self.disarm(conn);
-        self.push_housekeeping(opcode::Close::new(Fixed(conn.slot)).build());
+        if !self.ledger.half_closes.holds(conn.slot) {
+            self.push_close(conn.slot);
+        }
     }
 
     fn depart(&mut self, conn: ConnId, to: ShardId, parcel: Box<Parcel>) {
@@ -179,6 +189,9 @@ impl Io for UringIo {
     }
 
     fn submit(&mut self, wait: Wait) {
+        while let Some(slot) = self.ledger.half_closes.due() {
+            self.push_close(slot);
+        }
         let linger = self.linger(wait);
         self.carry_out(linger);
     }

@@ -41,12 +41,14 @@ pub(super) enum Kind {
     Detach,
     /// Taking an ordinary descriptor in; the subject is an index.
     Adopt,
+    /// The half-close of a connection.
+    HalfClose,
     /// Cancels, closes, options: only their failures are reported, and only counted.
     Housekeeping,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Accept,
         Self::Peer,
         Self::Recv,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Doorbell,
         Self::Detach,
         Self::Adopt,
+        Self::HalfClose,
         Self::Housekeeping,
     ];
 }

@@ -18,11 +18,12 @@ beforeEach(async () => {
   server = await Server.start();
 });
 afterEach(async () => {
-  for (const chat of chats) {
-    assert.deepEqual(chat.errors, [], "the page's script threw");
-    await chat.close();
+  try {
+    for (const chat of chats) await chat.close();
+    assert.deepEqual(chats.flatMap(chat => chat.errors), [], "the page's script threw");
+  } finally {
+    await server.stop();
   }
-  await server.stop();
 });
 
 async function open(options) {

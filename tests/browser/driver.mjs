@@ -8,8 +8,8 @@ import { chromium } from "playwright-core";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 
-/** A condition that did not come true within this is a failure. */
-export const DEADLINE_MS = 20_000;
+/** A condition that did not come true within this is a failure; a restart may ask for seconds. */
+export const DEADLINE_MS = 45_000;
 
 export function launch() {
   // A temporary user-data-dir is playwright's own doing.

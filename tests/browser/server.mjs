@@ -17,7 +17,11 @@ export class Server {
     const args = ["--listen", `127.0.0.1:${port}`, "--admin", "127.0.0.1:0"];
     const server = new Server();
     server.log = "";
-    server.child = spawn(binary, args, { stdio: ["ignore", "ignore", "pipe"] });
+    // The server takes RINGHALL_* for configuration and refuses what is none of its keys.
+    const env = Object.fromEntries(
+      Object.entries(process.env).filter(([name]) => !name.startsWith("RINGHALL_")),
+    );
+    server.child = spawn(binary, args, { env, stdio: ["ignore", "ignore", "pipe"] });
     server.ended = new Promise(resolve => {
       server.child.once("error", resolve);
       server.child.once("exit", (code, signal) => resolve(signal ?? code));

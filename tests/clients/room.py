@@ -45,7 +45,10 @@ async def say(socket, user, messages):
 
 
 async def member(address, room, user, members, messages):
-    async with websockets.connect(f"ws://{address}/ws/{room}/{user}") as socket:
+    # websockets stops reading while many messages wait to be taken, and at the end waits in vain
+    # for the close frame behind announcements that nobody takes any more: no bound, no stop.
+    url = f"ws://{address}/ws/{room}/{user}"
+    async with websockets.connect(url, max_queue=None) as socket:
         joined = json.loads(await socket.recv())
         assert joined["type"] == "joined" and joined["room"] == room, f"not joined: {joined}"
         print("joined", flush=True)

@@ -11,14 +11,14 @@ use ringhall::conn::disconnect::Disconnect;
 use ringhall::conn::{Flags, Kind, Phase};
 use ringhall::counters::{Counter, REASONS_MAX};
 use ringhall::id::{ConnId, ShardId};
-use ringhall::limits::{BUFFER_BYTES, Limits};
+use ringhall::limits::{BUFFER_BYTES, Limits, SEGMENT_BYTES};
 use ringhall::shard::Shard;
 
 use crate::plan::Plan;
 use crate::run::Sim;
 
 /// What a connection may be told besides its room, and frame headers, in bytes.
-const WORDS: usize = 2000;
+const WORDS: usize = 2000 + 16 * SEGMENT_BYTES;
 
 /// What the timers may be early by, in milliseconds: they count in ticks.
 const TICK: u64 = 32;
@@ -67,7 +67,9 @@ pub fn after_turn(sim: &mut Sim, shard: usize) {
         assert!(queued <= bound, "shard {shard}: {id:?} has {queued} > {bound} bytes queued");
         assert_eq!(conn.held, conn.weight(), "shard {shard}: {id:?} weighs something else");
         assert_eq!(conn.flags.has(Flags::HOLDING), conn.held > 0, "shard {shard}: {id:?}");
-        if conn.phase == Phase::Closing(Disconnect::HeartbeatTimeout) && bounds.dead.insert((shard, id)) {
+        if conn.phase == Phase::Closing(Disconnect::HeartbeatTimeout)
+            && bounds.dead.insert((shard, id))
+        {
             let socket = world.socket_at(shard, id.slot).expect("it has a slot");
             let silent = world.now - socket.heard_at;
             assert!(silent + TICK >= timeout, "shard {shard}: {id:?} spoke {silent} ms ago");
@@ -100,7 +102,8 @@ pub fn at_rest(sim: &mut Sim) {
     assert_eq!(connections, admitted, "connections that count against the limit");
     let world = sim.world.borrow();
     for client in &sim.clients {
-        let in_backlog = world.rings.iter().any(|ring| ring.backlog.iter().any(|s| client.socket == Some(*s)));
+        let in_backlog =
+            world.rings.iter().any(|ring| ring.backlog.iter().any(|s| client.socket == Some(*s)));
         assert!(in_backlog || !client.waits(), "client {} waits in vain", client.id);
         if client.is_alive() {
             assert!(client.log.faults.is_empty(), "client {}: errors never told", client.id);
@@ -166,4 +169,3 @@ pub fn at_end(sim: &mut Sim) {
     assert_eq!(closed(Disconnect::Internal.index()), 0, "internal errors");
     assert_eq!(closed(Disconnect::PlainHttp.index()), total(sim, Counter::http), "handoffs");
 }
-

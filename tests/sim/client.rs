@@ -91,7 +91,9 @@ impl Client {
     pub fn waits(&self) -> bool {
         let reads = !self.vanished && self.stalled_until < u64::MAX;
         let answered = self.log.status.is_some() || self.script.role == Role::Mute;
-        self.socket.is_some() && reads && !(self.is_through() && (answered || self.log.ending.is_some()))
+        self.socket.is_some()
+            && reads
+            && !(self.is_through() && (answered || self.log.ending.is_some()))
     }
 
     /// When it does something by itself next.
@@ -169,11 +171,12 @@ impl Client {
     }
 
     fn next_act(&mut self, world: &mut World, socket: SocketId) {
-        if self.at_boundary && !self.fin_sent {
-            if let Some(frame) = self.urgent.pop_front() {
-                self.outbox.extend(frame);
-                return;
-            }
+        if self.at_boundary
+            && !self.fin_sent
+            && let Some(frame) = self.urgent.pop_front()
+        {
+            self.outbox.extend(frame);
+            return;
         }
         let Some(act) = self.script.acts.pop_front() else { return };
         world.note(|| format!("client {} does {}", self.id, act.brief()));
@@ -326,7 +329,12 @@ impl Client {
         self.log.told_end_at = Some(now);
         self.give_up();
         if self.log.close_sent.is_none() && self.at_boundary {
-            let reply = wire::frame(&mut self.random, true, opcode::CLOSE, &payload[..payload.len().min(2)]);
+            let reply = wire::frame(
+                &mut self.random,
+                true,
+                opcode::CLOSE,
+                &payload[..payload.len().min(2)],
+            );
             self.urgent.push_back(reply);
         }
     }
@@ -334,7 +342,8 @@ impl Client {
     fn hear_message(&mut self, opcode: u8, payload: &[u8]) {
         match &self.script.role {
             Role::Echo => {
-                let (sent_as, sent) = self.log.said.get(self.log.echoed).expect("an echo of nothing");
+                let (sent_as, sent) =
+                    self.log.said.get(self.log.echoed).expect("an echo of nothing");
                 assert_eq!((opcode, payload), (*sent_as, sent.as_slice()), "a wrong echo");
                 self.log.echoed += 1;
             }

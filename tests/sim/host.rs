@@ -263,7 +263,9 @@ impl Host {
             let plain = self.plain.swap_remove(index);
             drop(world);
             self.shared.http_connections.fetch_sub(1, Ordering::Relaxed);
-            self.seats[plain.shard].shard.adopt(plain.fd, upgrade, leftover);
+            // As the real host does when it judges the request.
+            assert!(self.shared.admit(usize::MAX));
+            self.seats[plain.shard].shard.adopt(plain.fd, upgrade, None, leftover);
             self.seats[plain.shard].kicked = true;
             self.adopted += 1;
             return;

@@ -146,9 +146,9 @@ impl Log {
 
     /// Takes a message of a raw room.
     pub fn hear_raw(&mut self, opcode: u8, payload: &[u8]) {
-        let mut words = payload.splitn(3, |byte| *byte == b' ').map(|word| {
-            std::str::from_utf8(word).ok().and_then(|word| word.parse().ok())
-        });
+        let mut words = payload
+            .splitn(3, |byte| *byte == b' ')
+            .map(|word| std::str::from_utf8(word).ok().and_then(|word| word.parse().ok()));
         let (Some(Some(by)), Some(Some(n))) = (words.next(), words.next()) else {
             panic!("a message that nobody said: {payload:?}");
         };

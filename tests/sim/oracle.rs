@@ -127,7 +127,10 @@ impl Epoch<'_> {
                 Entry::Lag { missed, offset } => {
                     assert!(may_lag, "client {id} is told of a lag, against the policy");
                     assert!(*offset > last, "client {id}: a lag up to {offset} behind {last}");
-                    assert!(!(deaf && self.is_own(member, *offset)), "client {id} lags behind itself");
+                    assert!(
+                        !(deaf && self.is_own(member, *offset)),
+                        "client {id} lags behind itself"
+                    );
                     let gone = last + 1..=*offset;
                     let all = gone.clone().count() as u64;
                     let own = gone.clone().filter(|at| deaf && self.is_own(member, *at)).count();
@@ -195,7 +198,8 @@ impl Sim {
             panic!("client {by} did not say {n}");
         });
         let text = |name: &str| serde_json::to_string(name).expect("a string is JSON");
-        let mut payload = format!("{{\"room\":{},\"sender\":{},\"content\":", text(name), text(user));
+        let mut payload =
+            format!("{{\"room\":{},\"sender\":{},\"content\":", text(name), text(user));
         payload.push_str(std::str::from_utf8(content).expect("contents are text"));
         payload.push_str(&format!(",\"offset\":{offset}}}"));
         payload.into_bytes()

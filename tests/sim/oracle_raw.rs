@@ -24,8 +24,9 @@ pub fn check(sim: &Sim, at_rest: bool) {
         if key.mode != Mode::Raw {
             continue;
         }
-        let is_here = |client: &&Client| {
-            matches!(client.script.role, Role::Member { room, .. } if room == index)
+        let is_here = |client: &&Client| match client.script.role {
+            Role::Member { room, .. } => room == index,
+            _ => false,
         };
         let members: Vec<_> = sim.clients.iter().filter(is_here).collect();
         for member in &members {

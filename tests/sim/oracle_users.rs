@@ -147,12 +147,7 @@ fn check_own(member: &Client) {
 }
 
 /// Users join and leave in turn; at rest those are in who are.
-fn check_users(
-    sim: &Sim,
-    members: &[&Client],
-    agreed: &BTreeMap<u64, Agreed<'_>>,
-    at_rest: bool,
-) {
+fn check_users(sim: &Sim, members: &[&Client], agreed: &BTreeMap<u64, Agreed<'_>>, at_rest: bool) {
     let mut is_in: BTreeMap<&str, bool> = BTreeMap::new();
     let mut expected = agreed.keys().next().copied().unwrap_or(0);
     let mut certain = true;
@@ -181,8 +176,9 @@ fn check_users(
     }
     let world = sim.world.borrow();
     for (user, is_in) in is_in {
-        let is_user = |client: &Client| {
-            matches!(&client.script.role, Role::Member { user: name, .. } if name == user)
+        let is_user = |client: &Client| match &client.script.role {
+            Role::Member { user: name, .. } => name == user,
+            _ => false,
         };
         if is_in {
             let has_socket = |client: &&Client| {

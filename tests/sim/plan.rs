@@ -98,7 +98,8 @@ impl Plan {
         let messages = pick(random, &[3, 10, 30]);
         let crowd = clients / rooms.len() + 1;
         let affordable = BYTES_A_PIPE * (least_pipe + most_pipe) / (clients * messages * crowd);
-        let message_bytes = pick(random, &[10, 200, 3000, 20_000, 100_000]).min(limits.message_bytes / 2);
+        let message_bytes =
+            pick(random, &[10, 200, 3000, 20_000, 100_000]).min(limits.message_bytes / 2);
         Self {
             seed,
             shards,

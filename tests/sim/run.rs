@@ -16,9 +16,9 @@ use crate::check::{self, Bounds};
 use crate::client::Client;
 use crate::host::Host;
 use crate::kernel::{Plant, World};
-use crate::{oracle, oracle_raw, oracle_users, verdict};
 use crate::plan::Plan;
 use crate::script::{Role, Script};
+use crate::{oracle, oracle_raw, oracle_users, verdict};
 
 /// Steps in which all scripts have to be through.
 const STEPS_MAX: u64 = 400_000;
@@ -111,7 +111,10 @@ impl Sim {
         let reasons = 0..REASONS_MAX;
         [
             ALL.iter().map(|counter| shards().map(|shard| shard.get(*counter)).sum()).collect(),
-            reasons.clone().map(|reason| shards().map(|shard| shard.closed(reason)).sum()).collect(),
+            reasons
+                .clone()
+                .map(|reason| shards().map(|shard| shard.closed(reason)).sum())
+                .collect(),
             reasons.map(|reason| shards().map(|shard| shard.refused(reason)).sum()).collect(),
         ]
     }
@@ -129,17 +132,18 @@ impl Sim {
             if self.clients.iter().all(Client::is_through) {
                 return;
             }
-            if self.random.u16(..) < 20 {
-                if let Some(limits) = reloads.pop() {
-                    self.host.reload(&limits);
-                }
+            if self.random.u16(..) < 20
+                && let Some(limits) = reloads.pop()
+            {
+                self.host.reload(&limits);
             }
             if self.plan.leaps && self.random.u16(..) < 10 {
                 let leap = self.random_leap();
                 self.pass(leap);
             }
             if self.plan.saturates && self.random.u16(..) < 100 {
-                let (shard, busy) = (self.random.usize(0..self.host.len()), self.random.usize(0..=100));
+                let (shard, busy) =
+                    (self.random.usize(0..self.host.len()), self.random.usize(0..=100));
                 for _ in 0..3 {
                     self.host.shard(shard).state.note_busy(busy);
                 }
@@ -183,8 +187,7 @@ impl Sim {
 
     fn shut_down(&mut self) {
         self.drained_at = Some(self.now());
-        let farewell =
-            if self.plan.for_good { Farewell::ForGood } else { Farewell::ComeBack };
+        let farewell = if self.plan.for_good { Farewell::ForGood } else { Farewell::ComeBack };
         self.host.order(&Order::Drain(farewell));
         let until = self.now() + self.plan.grace;
         while !self.host.has_ended() && self.now() < until {

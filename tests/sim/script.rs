@@ -113,8 +113,7 @@ impl Script {
         let starts_at = random.u64(0..plan.rush);
         let greedy = random.u8(0..4) > 0;
         let appetite = if greedy { 1 << 20 } else { random.usize(1..300) };
-        let mut author =
-            Author { random, plan, id, acts: VecDeque::new(), is_good: true, said: 0 };
+        let mut author = Author { random, plan, id, acts: VecDeque::new(), is_good: true, said: 0 };
         let role = author.role(rooms);
         let Author { acts, is_good, .. } = author;
         Self { role, acts, starts_at, appetite, is_good }
@@ -385,9 +384,7 @@ impl Author<'_> {
             1 => (wire::frame(random, true, opcode::CONTINUATION, b"of nothing"), 1002),
             2 => (wire::frame(random, true, opcode::CLOSE, &1005u16.to_be_bytes()), 1002),
             3 => (wire::frame(random, true, opcode::TEXT, b"\xff\xfe"), 1007),
-            4 if mode == Mode::Json => {
-                (wire::frame(random, true, opcode::BINARY, b"binary"), 1003)
-            }
+            4 if mode == Mode::Json => (wire::frame(random, true, opcode::BINARY, b"binary"), 1003),
             _ => (wire::frame(random, true, opcode::TEXT, &vec![b'x'; bytes_max + 1]), 1009),
         };
         self.write(bytes, true, Meaning::Misdeed(code));

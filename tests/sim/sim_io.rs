@@ -15,9 +15,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use ringhall::id::{ConnId, ShardId};
-use ringhall::io::{
-    BufferId, CloseHow, Completion, Io, Parcel, Patience, Segments, Wait,
-};
+use ringhall::io::{BufferId, CloseHow, Completion, Io, Parcel, Patience, Segments, Wait};
 use ringhall::limits::{SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
 use ringhall::payload::Segment;
 
@@ -233,13 +231,13 @@ impl SimIo {
     fn collect(&mut self) {
         let posted = std::mem::take(&mut self.world.borrow_mut().rings[self.me].posted);
         for entry in posted {
-            if let Completion::Received { outcome: Ok(input), .. } = &entry.completion {
-                if let Some(BufferId(id)) = input.buffer {
-                    let place = &mut self.lent[usize::from(id)];
-                    assert!(place.is_none(), "the simulated kernel lends buffer {id} twice");
-                    *place = Some(entry.bytes);
-                    self.lent_count += 1;
-                }
+            if let Completion::Received { outcome: Ok(input), .. } = &entry.completion
+                && let Some(BufferId(id)) = input.buffer
+            {
+                let place = &mut self.lent[usize::from(id)];
+                assert!(place.is_none(), "the simulated kernel lends buffer {id} twice");
+                *place = Some(entry.bytes);
+                self.lent_count += 1;
             }
             self.done.push_back(entry.completion);
         }
@@ -275,10 +273,10 @@ impl SimIo {
     }
 
     fn witness_of(&mut self, conn: ConnId, note: impl FnOnce(&mut View)) {
-        if let Some(view) = self.views.get_mut(&conn.slot) {
-            if view.conn == Some(conn) {
-                note(view);
-            }
+        if let Some(view) = self.views.get_mut(&conn.slot)
+            && view.conn == Some(conn)
+        {
+            note(view);
         }
     }
 }

@@ -298,7 +298,8 @@ impl Client {
     }
 
     /// Pings, and gives everything that came before the pong: what was on its way is here then,
-    /// and what has not come will not come for anything sent before this call.
+    /// and on `/echo` what has not come will not come for anything sent before this call. In a room
+    /// a pong may pass what was said just before it: there, say something and wait for that.
     ///
     /// # Panics
     /// If no pong comes.
@@ -404,6 +405,19 @@ impl Client {
             }
             self.fill(until)?;
         }
+    }
+
+    /// Receives so many bytes more, and leaves them to be taken: a reader that reads a little.
+    ///
+    /// # Errors
+    /// Why they did not come.
+    pub fn receive(&mut self, count: usize) -> Result<(), End> {
+        let until = Instant::now() + self.deadline;
+        let wanted = self.received.len() - self.taken + count;
+        while self.received.len() - self.taken < wanted {
+            self.fill(until)?;
+        }
+        Ok(())
     }
 
     fn taken_to(&mut self, end: usize) -> Vec<u8> {

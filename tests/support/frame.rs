@@ -2,6 +2,8 @@
 //!
 //! Written apart from the server's code on purpose: two readings of the RFC have to agree.
 
+use std::fmt;
+
 use serde_json::Value;
 
 /// Opcodes of RFC 6455 section 11.8.
@@ -20,8 +22,11 @@ pub mod opcode {
     pub const PONG: u8 = 10;
 }
 
+/// Bytes of a payload that a failing test shows.
+const SHOWN_BYTES: usize = 64;
+
 /// A frame that the server sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Whether it ends its message.
     pub fin: bool,
@@ -31,6 +36,15 @@ pub struct Frame {
     pub opcode: u8,
     /// Unmasked.
     pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fin, rsv, opcode, payload } = self;
+        let shown = String::from_utf8_lossy(&payload[..payload.len().min(SHOWN_BYTES)]);
+        let len = payload.len();
+        write!(f, "Frame(fin {fin}, rsv {rsv}, opcode {opcode}, {len} bytes: {shown:?})")
+    }
 }
 
 impl Frame {

@@ -13,6 +13,7 @@
 //! ```
 #![allow(dead_code, unused_imports, reason = "each test file uses its part of this")]
 
+mod bystander;
 mod client;
 mod frame;
 mod http;
@@ -20,7 +21,8 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-pub use client::{Client, End};
+pub use bystander::Bystander;
+pub use client::{Client, End, upgrade_request};
 pub use frame::{Frame, encode, opcode};
 pub use http::{Response, get, http};
 pub use server::Server;

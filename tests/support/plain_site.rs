@@ -5,7 +5,7 @@
 //! Never: outlives its test.
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -45,13 +45,21 @@ pub struct Setup {
     pub files: Files,
     pub bounds: Bounds,
     pub echo: bool,
+    /// Whether more than half of the connections are taken.
+    pub is_crowded: bool,
     /// Bytes that were read before the hand-over.
     pub prefix_bytes: usize,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { files: Files::built_in(), bounds: Bounds::default(), echo: true, prefix_bytes: 0 }
+        Self {
+            files: Files::built_in(),
+            bounds: Bounds::default(),
+            echo: true,
+            is_crowded: false,
+            prefix_bytes: 0,
+        }
     }
 }
 
@@ -111,9 +119,9 @@ fn run(
     let runtime = runtime.expect("a runtime");
     let accept = async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-        let router = public::router(Arc::new(Picture::default()), setup.files, setup.echo);
-        let site = Site::new(router, setup.bounds, closing)
-            .with_upgrades(Rc::new(Shard { tell: tell.clone() }));
+        let router = public::router(Arc::new(Picture::default()), setup.files, move || setup.echo);
+        let site = Site::new(router, move || setup.bounds, closing)
+            .with_upgrades(Rc::new(Shard { is_crowded: setup.is_crowded, tell: tell.clone() }));
         let site = Rc::new(site);
         loop {
             let (mut stream, _) = listener.accept().await.expect("accept");
@@ -140,11 +148,12 @@ fn run(
 
 /// A shard that takes every echo and has no room for anybody else.
 struct Shard {
+    is_crowded: bool,
     tell: Sender<Told>,
 }
 
 impl Upgrades for Shard {
-    fn judge(&self, upgrade: Upgrade) -> Result<Accepted, Refusal> {
+    fn judge(&self, upgrade: Upgrade, _peer: Option<IpAddr>) -> Result<Accepted, Refusal> {
         if upgrade.route != Route::Echo {
             return Err(Refusal::for_now(RefusalKind::RoomFull, "Come back later.", 2));
         }
@@ -158,6 +167,10 @@ impl Upgrades for Shard {
 
     fn abandoned(&self, _token: u64) {
         let _ = self.tell.send(Told::Abandoned);
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.is_crowded
     }
 
     fn refused(&self, kind: RefusalKind) {

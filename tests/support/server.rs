@@ -100,8 +100,26 @@ impl Server {
     #[track_caller]
     pub fn with(change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Self::command();
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "info"]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         change(&mut command);
+        Self::spawn(command)
+    }
+
+    /// As [`Server::start`], with limits as the shell's `ulimit` takes them: `-n 100` for that many
+    /// open files.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn start_limited(limits: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\"")]);
+        let server = Self::command();
+        command.arg(server.get_program());
+        for (name, _) in server.get_envs() {
+            command.env_remove(name);
+        }
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(arguments);
         Self::spawn(command)
     }
 

@@ -249,3 +249,14 @@ pub fn modules_elsewhere<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
         .map(|three| three[1].text)
         .collect()
 }
+
+/// The tokens less those of `mod tests { ... }`.
+pub fn without_unit_tests<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
+    let start = tokens
+        .windows(3)
+        .position(|three| [three[0].text, three[1].text, three[2].text] == ["mod", "tests", "{"]);
+    let Some(start) = start else { return tokens.to_vec() };
+    let end = closing_brace(tokens, start + 2);
+    let behind = tokens.get(end + 1..).unwrap_or_default();
+    [&tokens[..start], behind].concat()
+}

@@ -1,0 +1,203 @@
+//! The server under load, as a child process, and what it costs.
+//!
+//! In:    its binary, its arguments, the core that it may use.
+//! Out:   its port; memory, CPU time, descriptors; the numbers of its `/health`.
+//! Never: outlives the generator.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::memory;
+use crate::wire;
+
+/// How long a start, or an answer, may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Port of the public listener.
+    pub port: u16,
+    admin: SocketAddr,
+    log: Receiver<String>,
+}
+
+/// Lets this thread, and what it starts from now on, run on one core alone.
+///
+/// # Errors
+/// Where there is no such core.
+pub fn pin(core: usize) -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    Ok(sched_setaffinity(None, &cores)?)
+}
+
+impl Server {
+    /// Starts it on free ports, on all addresses of the loopback net.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(binary: &Path, arguments: &[&str]) -> io::Result<Self> {
+        let mut command = Command::new(binary);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("RINGHALL_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(["--listen", "0.0.0.0:0", "--admin", "127.0.0.1:0"]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let stderr = child.stderr.take().ok_or_else(|| io::Error::other("no stderr"))?;
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut server = Self { child, port: 0, admin: ([127, 0, 0, 1], 0).into(), log };
+        server.read_addresses()?;
+        Ok(server)
+    }
+
+    fn read_addresses(&mut self) -> io::Result<()> {
+        let until = Instant::now() + DEADLINE;
+        let mut seen = String::new();
+        while self.port == 0 || self.admin.port() == 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(line) = self.log.recv_timeout(left) else {
+                return Err(io::Error::other(format!("the server did not start:\n{seen}")));
+            };
+            for address in line.split("http://").skip(1) {
+                let end = address.find(|c: char| !matches!(c, '0'..='9' | '.' | ':'));
+                let address = &address[..end.unwrap_or(address.len())];
+                match address.parse::<SocketAddr>() {
+                    Ok(address) if address.ip().is_loopback() => self.admin = address,
+                    Ok(address) => self.port = address.port(),
+                    Err(_) => {}
+                }
+            }
+            seen.push_str(&line);
+            seen.push('\n');
+        }
+        Ok(())
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Errors
+    /// If the server is gone.
+    pub fn rss(&self) -> io::Result<u64> {
+        memory::rss(&self.pid().to_string())
+    }
+
+    /// Open descriptors.
+    ///
+    /// # Errors
+    /// If the server is gone.
+    pub fn descriptors(&self) -> io::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
+    }
+
+    /// CPU time of all its threads so far, user and system, in seconds.
+    ///
+    /// # Errors
+    /// If the server is gone.
+    pub fn cpu_seconds(&self) -> io::Result<f64> {
+        let mut ticks = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            ticks += memory::cpu_ticks(&task?.path().join("stat"))?;
+        }
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    /// The admin listener's `/health`, as text.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub fn health(&self) -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.admin, DEADLINE)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// One number of a section (`counters`, `closed`, `refused`) of its `/health`.
+    ///
+    /// # Errors
+    /// If there is no answer, or no such number.
+    pub fn number(&self, section: &str, name: &str) -> io::Result<u64> {
+        let health = self.health()?;
+        let found = health
+            .split_once(&format!("\"{section}\":{{"))
+            .and_then(|(_, behind)| wire::number(behind, name));
+        found.ok_or_else(|| io::Error::other(format!("no {section}.{name} in {health}")))
+    }
+
+    /// Waits until a counter is as wanted; whether it is, in time.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub fn wait(&self, counter: &str, wanted: u64, at_most: Duration) -> io::Result<bool> {
+        self.wait_for("counters", counter, wanted, at_most)
+    }
+
+    /// Waits until a number of a section is as wanted; whether it is, in time.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub fn wait_for(
+        &self,
+        section: &str,
+        name: &str,
+        wanted: u64,
+        at_most: Duration,
+    ) -> io::Result<bool> {
+        let until = Instant::now() + at_most;
+        while self.number(section, name)? != wanted {
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        Ok(true)
+    }
+
+    /// What it has logged since the last call.
+    pub fn log(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() || !self.is_alive() {
+            for line in self.log() {
+                eprintln!("server: {line}");
+            }
+        }
+        // Errors say that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
