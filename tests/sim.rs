@@ -3,10 +3,14 @@
 //! `SIM_SEEDS=n` runs so many seeds (300 by default); `SIM_SEED=n` replays one and tells what
 //! happens. A seed that fails is printed with the command that replays it.
 
+#[path = "sim/chaos.rs"]
+mod chaos;
 #[path = "sim/check.rs"]
 mod check;
 #[path = "sim/client.rs"]
 mod client;
+#[path = "sim/descriptors.rs"]
+mod descriptors;
 #[path = "sim/host.rs"]
 mod host;
 #[path = "sim/kernel.rs"]
@@ -46,7 +50,7 @@ use ringhall::conn::disconnect::Disconnect;
 use ringhall::counters::NAMES;
 use ringhall::http::refusal;
 
-use kernel::Plant;
+use chaos::Plant;
 use run::Tally;
 
 /// Seeds that run where nobody says how many.

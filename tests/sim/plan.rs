@@ -13,7 +13,7 @@ use ringhall::limits::{Limits, SlowPolicy, Spread};
 use ringhall::shard::Placement;
 use ringhall::shard::shared::Shared;
 
-use crate::kernel::Chaos;
+use crate::chaos::Chaos;
 
 /// Times that all clients' pipes may have to be filled: bounds the steps of a run.
 const BYTES_A_PIPE: usize = 10_000;
@@ -142,9 +142,10 @@ impl Plan {
         self.reloads.iter().chain([&self.limits])
     }
 
-    /// Names for the rooms. A name's home depends on the process's secret, which is random: so that
-    /// the seed decides, a name is drawn until it lives where the seed wants it. A raw room behind a
-    /// JSON room, or the other way round, has the same name: they are two rooms all the same.
+    /// Names for the rooms. A name's home depends on the process's secret, which is random: so
+    /// that the seed decides, a name is drawn until it lives where the seed wants it. A raw room
+    /// behind a JSON room, or a JSON room behind a raw one, has its name: they are two rooms all
+    /// the same.
     pub fn room_names(&self, shared: &Shared) -> Vec<RoomKey> {
         let lives = |mode: Mode, name: &str, wanted: usize| {
             shared.home(&RoomKey { mode, name: name.into() }).index() == wanted

@@ -12,10 +12,11 @@ use ringhall::counters::{ALL, REASONS_MAX};
 use ringhall::id::RoomKey;
 use ringhall::shard::shared::{Farewell, Order};
 
+use crate::chaos::Plant;
 use crate::check::{self, Bounds};
 use crate::client::Client;
 use crate::host::Host;
-use crate::kernel::{Plant, World};
+use crate::kernel::World;
 use crate::plan::Plan;
 use crate::script::{Role, Script};
 use crate::{oracle, oracle_raw, oracle_users, verdict};

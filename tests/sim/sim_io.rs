@@ -19,7 +19,8 @@ use ringhall::io::{BufferId, CloseHow, Completion, Io, Parcel, Patience, Segment
 use ringhall::limits::{SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
 use ringhall::payload::Segment;
 
-use crate::kernel::{Plant, World};
+use crate::chaos::Plant;
+use crate::kernel::World;
 
 /// Times that a shard may begin to accept in one millisecond.
 const ACCEPTS_MAX: u32 = 30;

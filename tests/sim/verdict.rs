@@ -108,7 +108,8 @@ fn check_ending(sim: &Sim, client: &Client, world: &World) {
     }
     let cut = sim.cut_at.is_some_and(|at| sim.now() >= at && client.ended_at >= at);
     let scarce = any(plan, |limits| limits.queue_bytes_total < AMPLE);
-    let never_placed = log.status.is_none();
+    let unplaced = client.socket.is_some_and(|socket| world.sockets[socket].unplaced);
+    let never_placed = unplaced || log.status.is_none();
     let hasty = plan.limits.close_timeout.as_secs() == 0;
     let slow = log.stalled || client.script.appetite < 300 || plan.leaps || hasty;
     let half_closed = client.fin_sent;
@@ -122,7 +123,6 @@ fn check_ending(sim: &Sim, client: &Client, world: &World) {
         Ending::Fin => {
             assert!(!log.is_truncated || cut, "client {id}: cut inside a frame");
             let told = log.close_heard.is_some() || log.refusal.is_some() || !log.is_open;
-            let unplaced = client.socket.is_some_and(|socket| world.sockets[socket].unplaced);
             // Whoever ends its stream without a close frame is owed none.
             let silent = half_closed && log.close_sent.is_none();
             assert!(told || unplaced || silent || cut, "client {id} is left without a close frame");
