@@ -56,6 +56,10 @@ impl Egress {
     /// Queues a segment.
     pub fn push(&mut self, segment: Segment) {
         if !segment.is_empty() {
+            if is_own(&segment) {
+                // There may be a pong in it, which a newer one must not pass.
+                self.pong_at = None;
+            }
             self.bytes += segment.len();
             self.queue.push_back(segment);
         }
@@ -73,8 +77,8 @@ impl Egress {
                 *old = pong;
             }
             None => {
-                self.pong_at = Some(self.queue.len());
                 self.push(pong);
+                self.pong_at = self.queue.len().checked_sub(1);
             }
         }
     }
@@ -82,19 +86,20 @@ impl Egress {
     /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only
     /// the newest stays.
     pub fn restore(&mut self, rest: Vec<Segment>) {
-        // Replies that go together may have a pong among them, which a newer one must not pass.
-        let mut together_is_newer = false;
+        // What stands behind, or goes together, may have a pong among it, which a newer one must
+        // not pass.
+        let mut own_is_newer = !self.queue.is_empty();
         for segment in rest.into_iter().rev() {
             let is_lone_pong = is_waiting_pong(&segment);
             if is_lone_pong && self.pong_at.is_some() {
                 continue;
             }
-            together_is_newer |= is_own(&segment) && !is_lone_pong;
-            if is_lone_pong && !together_is_newer {
+            if is_lone_pong && !own_is_newer {
                 self.pong_at = Some(0);
             } else {
                 self.pong_at = self.pong_at.map(|at| at + 1);
             }
+            own_is_newer |= is_own(&segment);
             self.bytes += segment.len();
             self.queue.push_front(segment);
         }
@@ -279,6 +284,20 @@ mod tests {
         egress.push_pong(own(&[PONG, 1, 102]));
         egress.restore(rest);
         assert_eq!(drain(&mut egress), [PONG, 1, 102]);
+    }
+
+    #[test]
+    fn a_newer_pong_does_not_pass_an_older_one() {
+        let mut egress = Egress::default();
+        egress.push_pong(own(&[PONG, 1, 1]));
+        egress.push(room(&[1]));
+        // The answer to a ping that came while the socket took bytes.
+        egress.push(own(&[PONG, 1, 2]));
+        egress.push_pong(own(&[PONG, 1, 3]));
+        let rest = egress.take().unwrap().rest(0);
+        egress.restore(rest);
+        let sent = drain(&mut egress);
+        assert_eq!(sent[sent.len() - 3..], [PONG, 1, 3]);
     }
 
     #[test]
