@@ -172,14 +172,21 @@ impl Egress {
         (missed.messages > 0).then_some(missed)
     }
 
+    /// Whether the queue costs more than `limit` although nothing of the room waits in it: a notice
+    /// of what was missed has nothing to stand in front of, and waits until the reader has taken
+    /// some. Else one so slow that it takes less than a notice at a time is queued one each time.
+    #[must_use]
+    pub fn is_full_of_own(&self, limit: usize) -> bool {
+        self.cost() > limit && !self.queue.iter().any(is_unbegun_of_room)
+    }
+
     /// Queues a notice where frames of the room were dropped: in front of the oldest that is left,
     /// and behind everything older, an earlier notice included.
     pub fn insert_notice(&mut self, notice: Segment) {
-        let is_behind = |queued: &Segment| !is_own(queued) && !is_begun(queued);
         if !self.queue.is_empty() {
             self.split_begun(0);
         }
-        let at = self.queue.iter().position(is_behind).unwrap_or(self.queue.len());
+        let at = self.queue.iter().position(is_unbegun_of_room).unwrap_or(self.queue.len());
         self.bytes += notice.len();
         self.insert(at, notice);
     }
@@ -213,6 +220,11 @@ fn is_waiting_pong(queued: &Segment) -> bool {
 /// Made for this connection alone.
 fn is_own(segment: &Segment) -> bool {
     segment.payload.batch().frames.is_empty()
+}
+
+/// Frames of the room, none of which has begun.
+fn is_unbegun_of_room(segment: &Segment) -> bool {
+    !is_own(segment) && !is_begun(segment)
 }
 
 /// Some of the first frame was sent.

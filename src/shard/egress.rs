@@ -77,7 +77,12 @@ impl<I: Io> Shard<I> {
                 self.state.weigh(id);
                 continue;
             }
-            self.state.notify_lag(id);
+            // Notices cannot be dropped: a queue that is full of them gets no further one.
+            let limit = self.state.limits.queue_bytes;
+            let Some(conn) = self.state.conns.get(id) else { continue };
+            if !conn.egress.as_ref().is_some_and(|queue| queue.is_full_of_own(limit)) {
+                self.state.notify_lag(id);
+            }
             let Some(conn) = self.state.conns.get(id) else { continue };
             let Some(egress) = &mut conn.egress else {
                 self.finish_soon(id);
