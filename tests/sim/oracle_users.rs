@@ -171,7 +171,7 @@ fn check_users(sim: &Sim, members: &[&Client], agreed: &BTreeMap<u64, Agreed<'_>
     let hears_all = |member: &&Client| {
         member.is_alive() && matches!(member.script.role, Role::Member { deaf: false, .. })
     };
-    if !at_rest || !members.iter().any(hears_all) {
+    if !at_rest || !certain || !members.iter().any(hears_all) {
         return;
     }
     let world = sim.world.borrow();
