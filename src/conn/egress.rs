@@ -172,12 +172,14 @@ impl Egress {
         (missed.messages > 0).then_some(missed)
     }
 
-    /// Whether the queue costs more than `limit` although nothing of the room waits in it: a notice
-    /// of what was missed has nothing to stand in front of, and waits until the reader has taken
-    /// some. Else one so slow that it takes less than a notice at a time is queued one each time.
+    /// Whether the reader has to be told now that it missed something. A notice cannot be dropped:
+    /// while the queue costs more than `limit` and nothing of the room waits in it, a notice has
+    /// nothing to stand in front of, and a reader that takes less than one at a time would be
+    /// queued one each time. It waits until the reader has taken some.
     #[must_use]
-    pub fn is_full_of_own(&self, limit: usize) -> bool {
-        self.cost() > limit && !self.queue.iter().any(is_unbegun_of_room)
+    pub fn owes_notice(&self, limit: usize) -> bool {
+        let fits = || self.cost() <= limit || self.queue.iter().any(is_unbegun_of_room);
+        self.missed.messages > 0 && fits()
     }
 
     /// Queues a notice where frames of the room were dropped: in front of the oldest that is left,
@@ -387,5 +389,18 @@ mod tests {
         egress.insert_notice(own(b"lag"));
         let sent = drain(&mut egress);
         assert_eq!((sent.len(), &sent[5..8]), (18, &b"lag"[..]));
+    }
+
+    #[test]
+    fn a_queue_full_of_what_cannot_be_dropped_gets_no_further_notice() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2]));
+        assert!(!egress.owes_notice(0), "nothing was missed");
+        egress.push(own(b"lag"));
+        assert_eq!(egress.drop_oldest(13 + 2 * SEGMENT_BYTES), 1);
+        assert!(egress.owes_notice(0), "message 2 waits behind it");
+        assert_eq!(egress.drop_oldest(0), 1);
+        assert!(!egress.owes_notice(egress.cost() - 1));
+        assert!(egress.owes_notice(egress.cost()));
     }
 }

@@ -77,10 +77,8 @@ impl<I: Io> Shard<I> {
                 self.state.weigh(id);
                 continue;
             }
-            // Notices cannot be dropped: a queue that is full of them gets no further one.
             let limit = self.state.limits.queue_bytes;
-            let Some(conn) = self.state.conns.get(id) else { continue };
-            if !conn.egress.as_ref().is_some_and(|queue| queue.is_full_of_own(limit)) {
+            if conn.egress.as_ref().is_some_and(|queue| queue.owes_notice(limit)) {
                 self.state.notify_lag(id);
             }
             let Some(conn) = self.state.conns.get(id) else { continue };
