@@ -219,16 +219,29 @@ fn an_echo_that_is_switched_off_says_so() {
 }
 
 #[test]
-fn a_silent_connection_and_a_slow_head_are_closed() {
+fn a_silent_connection_is_closed_and_a_slow_head_is_told_why() {
     let bounds = Bounds { head_timeout: SHORT, ..bounds() };
     let plain = Plain::start(Setup { bounds, ..Setup::default() });
     let mut silent = Client::raw(plain.address());
     silent.send_bytes(PAGE);
     expect_page(&mut silent);
+    assert!(matches!(plain.told(), Told::Over), "although the client keeps its end");
     assert_eq!(silent.take_all(), Ok(Vec::new()));
-    let mut slow = Client::raw(plain.address());
-    slow.send_bytes(&PAGE[..9]);
-    assert!(slow.take_all().is_ok());
+    // The first head, and a later one.
+    for requests in [&[][..], PAGE] {
+        let mut slow = Client::raw(plain.address());
+        slow.send_bytes(&[requests, &PAGE[..9]].concat());
+        if !requests.is_empty() {
+            expect_page(&mut slow);
+        }
+        let refusal = slow.recv_response(false);
+        refusal.expect_refusal(408, "handshake_timeout");
+        assert_eq!(refusal.header("connection"), Some("close"));
+        assert_eq!(slow.take_all(), Ok(Vec::new()));
+        drop(slow);
+        assert!(matches!(plain.told(), Told::Refused(RefusalKind::HandshakeTimeout)));
+        assert!(matches!(plain.told(), Told::Over));
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("payload", &["id"]),
     ("io", &["id", "payload"]),
     ("warn", &["time", "limits"]),
+    ("remedy", &[]),
     // Bytes in and out.
     ("uring", &[]),
     ("net", &[]),
@@ -57,7 +58,7 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// How many modules of `MODULES`, from its start, are the vocabulary that everyone may use.
-const VOCABULARY: usize = 7;
+const VOCABULARY: usize = 8;
 
 /// Crates, and the modules that are their home. Every dependency of `Cargo.toml` has a row.
 const CRATES: &[(&str, &[&str])] = &[
@@ -78,7 +79,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("memchr", &["http", "room"]),
     ("mimalloc", &["main"]),
     ("percent-encoding", &["http", "control"]),
-    ("rustix", &["io", "uring", "net", "mesh", "host", "control", "probe", "server"]),
+    ("rustix", &["io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server"]),
     ("serde", &["protocol", "control", "config"]),
     ("serde_json", &["protocol", "control", "config"]),
     ("sha2", &["control"]),

@@ -109,7 +109,6 @@ async fn converse(
     mut closing: watch::Receiver<bool>,
     mut crowded: watch::Receiver<bool>,
 ) {
-    let bounds = Bounds::default();
     let gate = Gate::default();
     let crowd = crowded.clone();
     let service = service_fn(|request: hyper::Request<Incoming>| {
@@ -146,8 +145,8 @@ async fn converse(
         }
         gate.hurry();
     };
-    let wire = Wire::new(stream, &[], bounds, gate.clone());
-    if let Err(error) = connection::converse(wire, bounds, leave, service).await {
+    let wire = Wire::new(stream, &[], Arc::new(Bounds::default), gate.clone());
+    if let Err(error) = connection::converse(wire, leave, service).await {
         tracing::debug!(%error, "an admin connection ended early");
     }
 }

@@ -13,25 +13,20 @@ use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper::{Request, Response, Version};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 
-use super::Bounds;
 use super::gate::Gate;
 use super::wire::Wire;
 use crate::http::{Refusal, RefusalKind, Upgrade};
 use crate::limits::TARGET_BYTES_MAX;
 
-/// What hyper may buffer of one connection beyond a request head: a response's chunk on its way.
-const BUFFER_BYTES: usize = 48 << 10;
-
 /// Speaks HTTP until the peer or a bound ends it, the wire is upgraded, or `leave` is over and the
 /// response that is under way is out.
 ///
 /// # Errors
-/// What ended the conversation early: a malformed head, a timeout, a socket that failed.
+/// What ended the conversation early: a malformed head, a socket that failed.
 pub(super) async fn converse<S>(
     wire: Wire,
-    bounds: Bounds,
     leave: impl Future<Output = ()>,
     service: S,
 ) -> hyper::Result<()>
@@ -39,10 +34,9 @@ where
     S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
     let conversation = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.head_timeout)
-        .max_header_size(bounds.head_bytes)
-        .max_buf_size(bounds.head_bytes.saturating_add(BUFFER_BYTES))
+        // The wire has judged each head, and waits for none too long.
+        .header_read_timeout(None)
+        .max_buf_size(wire.buffer_bytes())
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
     let mut conversation = pin!(conversation);

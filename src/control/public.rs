@@ -30,7 +30,7 @@ use super::files::Files;
 use super::gate::Gate;
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
-use super::{Bounds, Routes, connection, refusal};
+use super::{Bounds, BoundsInForce, Routes, connection, refusal};
 use crate::http::{Refusal, RefusalKind, Upgrade};
 
 /// What the shard says to an upgrade that it accepts.
@@ -68,7 +68,7 @@ pub trait Upgrades {
 /// Everything that the public listener's plain connections of one shard share.
 pub struct Site {
     routes: Routes,
-    bounds: Box<dyn Fn() -> Bounds>,
+    bounds: BoundsInForce,
     closing: watch::Receiver<bool>,
     upgrades: Option<Rc<dyn Upgrades>>,
 }
@@ -81,15 +81,15 @@ impl fmt::Debug for Site {
 
 impl Site {
     /// `routes` are made once for all shards, by [`router`]; when `closing` turns true, connections
-    /// finish the response that is under way and close. `bounds` is asked once a connection: what
-    /// is in force may change.
+    /// finish the response that is under way and close. `bounds` is asked for each request head:
+    /// what is in force may change.
     #[must_use]
     pub fn new(
         routes: Routes,
-        bounds: impl Fn() -> Bounds + 'static,
+        bounds: impl Fn() -> Bounds + Send + Sync + 'static,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        Self { routes, bounds: Box::new(bounds), closing, upgrades: None }
+        Self { routes, bounds: Arc::new(bounds), closing, upgrades: None }
     }
 
     /// With somebody who answers later upgrades; without, they are refused with 426.
@@ -216,13 +216,12 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
         let (site, gate, promise) = (site.clone(), gate.clone(), promise.clone());
         async move { Ok::<_, Infallible>(site.answer(request, peer, &gate, &promise).await) }
     });
-    let bounds = (site.bounds)();
-    let wire = Wire::new(socket, &prefix, bounds, gate.clone());
+    let wire = Wire::new(socket, &prefix, site.bounds.clone(), gate.clone());
     drop(prefix);
     let mut closing = site.closing.clone();
     // Whoever could say "closing" is gone: that says it too.
     let leave = async { drop(closing.wait_for(|closing| *closing).await) };
-    let over = connection::converse(wire, bounds, leave, service).await;
+    let over = connection::converse(wire, leave, service).await;
     if let Err(error) = over {
         // hyper found something that `http` lets pass, and has answered by itself.
         if let (true, Some(upgrades)) = (error.is_parse(), &site.upgrades) {

@@ -96,6 +96,10 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn accept_stopped(&mut self, error: Errno) {
         let state = &mut self.state;
+        if error == Errno::CANCELED {
+            // We asked for it; where we accept, that was begun anew since.
+            return;
+        }
         if state.drain.is_some() || !state.accepting {
             state.accepting = false;
             return;

@@ -77,7 +77,10 @@ impl<I: Io> Shard<I> {
                 self.state.weigh(id);
                 continue;
             }
-            self.state.notify_lag(id);
+            let limit = self.state.limits.queue_bytes;
+            if conn.egress.as_ref().is_some_and(|queue| queue.owes_notice(limit)) {
+                self.state.notify_lag(id);
+            }
             let Some(conn) = self.state.conns.get(id) else { continue };
             let Some(egress) = &mut conn.egress else {
                 self.finish_soon(id);

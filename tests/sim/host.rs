@@ -188,7 +188,12 @@ impl Host {
                 seat.state = State::Drowsy(again);
             }
         }
-        seat.spins = if idle && next == Next::Turn { seat.spins + 1 } else { 0 };
+        let at_once = match next {
+            Next::Turn => true,
+            Next::Sleep(until) => until.is_some_and(|until| until <= now),
+            Next::End => false,
+        };
+        seat.spins = if idle && at_once { seat.spins + 1 } else { 0 };
         assert!(seat.spins < SPINS_MAX, "shard {index} spins: nothing happens, and it wants turns");
         self.take_handoffs(index);
     }
