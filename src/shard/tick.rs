@@ -45,6 +45,7 @@ impl<I: Io> Shard<I> {
         work += self.drain(); //              a shutdown's next few farewells
         self.keep_budget(); //                the slowest pay if all queues together are too much
         let flushed = self.fan_out(); //      rooms x members -> one payload -> sends
+        self.send_back(); //                  echoes, out of the buffers that they came in
         self.flush(); //                      whoever has anything else to be sent
         self.post(); //                       mail out, bells
         self.settle(work);

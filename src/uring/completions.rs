@@ -62,7 +62,7 @@ impl Ledger {
 
     /// Ends the sends of a submit: all entries are consumed, all completions recorded.
     pub(super) fn settle(&mut self) {
-        self.sends.settle(&mut self.fell);
+        self.sends.settle(&mut self.buffers, &mut self.fell);
     }
 
     /// The next completion.

@@ -7,12 +7,14 @@
 use io_uring::squeue::Flags;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::id::{ConnId, ShardId};
 use crate::io::{BufferId, CloseHow, Completion, Errno, Io, Parcel, Patience, Segments, Wait};
 
 use super::armed::Watch;
+use super::completions::Ledger;
 use super::tag::{Kind, Tag};
 use super::{UringIo, buffers};
 
@@ -112,6 +114,15 @@ impl Io for UringIo {
             self.carry_out(super::Linger::No);
         }
         let entry = self.ledger.sends.hold(conn, segments);
+        self.push(&entry);
+    }
+
+    fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>) {
+        if self.ring.full() {
+            self.carry_out(super::Linger::No);
+        }
+        let Ledger { sends, buffers, .. } = &mut self.ledger;
+        let entry = sends.hold_received(conn, buffer, part, buffers);
         self.push(&entry);
     }
 
