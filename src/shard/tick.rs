@@ -91,6 +91,7 @@ impl<I: Io> Shard<I> {
         while readable > 0 {
             let stride = readable.min(RECEIVE_STRIDE);
             readable -= stride;
+            self.send_back();
             if self.queue_receives(stride) == 0 {
                 break;
             }
