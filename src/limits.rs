@@ -51,7 +51,7 @@ pub const TABLE_RESERVE_ACCEPT_MIN: usize = 2;
 pub const TABLE_SLOTS_MAX: usize = 1 << 20;
 /// Shards of one process: queues between them grow with their square.
 pub const SHARDS_MAX: usize = 1024;
-/// Requests that one plain HTTP connection may take to be read (hyper's header timeout).
+/// How long a plain HTTP connection may say nothing, and how long a head of its may take.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Slots that those who sit leave free of a table of so many.

@@ -172,3 +172,25 @@ fn a_head_that_is_half_there_is_judged_by_the_limit_in_force() {
     waiting.recv_response(false).expect_refusal(431, "head_too_large");
     assert_eq!(get(address, "/health").status, 200);
 }
+
+#[test]
+fn a_kept_alive_connection_follows_the_limit_on_heads() {
+    let configured = Configured::start("", &["--shards", "1"]);
+    let [mut narrow, mut wide] = [1, 2].map(|_| Client::raw(configured.server.address()));
+    let page =
+        |bytes: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(bytes));
+    for client in [&mut narrow, &mut wide] {
+        client.send_bytes(page(5000).as_bytes());
+        assert_eq!(client.recv_response(false).status, 200);
+    }
+    configured.reload("[handshake]\nhead_bytes = \"1KiB\"\n", "limits reloaded");
+    narrow.send_bytes(page(5000).as_bytes());
+    narrow.recv_response(false).expect_refusal(431, "head_too_large");
+    wide.send_bytes(page(500).as_bytes());
+    assert_eq!(wide.recv_response(false).status, 200);
+    configured.reload("[handshake]\nhead_bytes = \"64KiB\"\n", "limits reloaded");
+    wide.send_bytes(page(40_000).as_bytes());
+    assert_eq!(wide.recv_response(false).status, 200);
+    wide.send_bytes(page(70_000).as_bytes());
+    wide.recv_response(false).expect_refusal(431, "head_too_large");
+}
