@@ -161,8 +161,10 @@ pub enum Completion {
         /// An ordinary descriptor of the same socket.
         fd: Result<OwnedFd, Errno>,
     },
-    /// [`Io::adopt`] found no room in the table; the socket is closed.
+    /// [`Io::adopt`] found no room in the table.
     AdoptFailed {
+        /// The socket, given back.
+        fd: OwnedFd,
         /// The state that came with it.
         parcel: Box<Parcel>,
         /// Why.

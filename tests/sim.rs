@@ -71,6 +71,7 @@ const KNOWN: &[u64] = &[
     1,   // accepting pauses where the system is out of descriptors
     197, // a cut leaves alone what is on its way to another shard
     3,   // a peer that ends its stream is sent what waits for it
+    309, // an upgrade that plain HTTP has answered and that finds no slot is told
 ];
 /// Seeds among which each planted bug has to be noticed.
 const PLANT_SEEDS: u64 = 60;

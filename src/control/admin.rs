@@ -115,20 +115,16 @@ async fn converse(
         let (routes, gate, crowd) = (routes.clone(), gate.clone(), crowd.clone());
         async move {
             let has_body = connection::has_body(&request);
-            let mut response = match connection::judge(&request, &gate) {
+            let response = match connection::judge(&request, &gate) {
                 Err(refusal) => refusal::of(&refusal),
                 // Nothing here speaks WebSocket: the router says 404.
                 Ok(_) => routes.oneshot(request.map(Body::new)).await?,
             };
-            gate.answered();
             let is_crowded = *crowd.borrow();
             if is_crowded && !has_body {
                 gate.hurry();
             }
-            if is_crowded || has_body {
-                connection::close_after(&mut response);
-            }
-            Ok(response)
+            Ok(connection::conclude(response, &gate, is_crowded || has_body || gate.is_leaving()))
         }
     });
     let leave = async {

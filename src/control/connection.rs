@@ -5,17 +5,19 @@
 //! Never: routes.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use axum::body::Body;
-use hyper::body::{Body as _, Incoming};
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::TokioIo;
 
-use super::gate::Gate;
+use super::gate::{Gate, Turn};
 use super::wire::Wire;
 use crate::http::{Refusal, RefusalKind, Upgrade};
 use crate::limits::TARGET_BYTES_MAX;
@@ -33,6 +35,7 @@ pub(super) async fn converse<S>(
 where
     S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
+    let gate = wire.gate().clone();
     let conversation = http1::Builder::new()
         // The wire has judged each head, and waits for none too long.
         .header_read_timeout(None)
@@ -47,7 +50,8 @@ where
         over = conversation.as_mut() => return over,
         () = leave => {}
     }
-    conversation.as_mut().graceful_shutdown();
+    // Not hyper's graceful shutdown: that forgets a whole response which the socket has not taken.
+    gate.leave();
     conversation.await
 }
 
@@ -78,7 +82,38 @@ pub(super) fn has_body(request: &Request<Incoming>) -> bool {
     !request.body().is_end_stream()
 }
 
-/// Makes this the connection's last response.
-pub(super) fn close_after(response: &mut Response<Body>) {
-    response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+/// Readies a response for the wire, which may hand over the next head behind its last byte; where
+/// it is the connection's last, it says so.
+pub(super) fn conclude(mut response: Response<Body>, gate: &Gate, is_last: bool) -> Response<Body> {
+    if is_last {
+        response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let turn = gate.answered();
+    response.map(|body| Body::new(Spoken { body, _turn: turn }))
+}
+
+/// A body that opens the gate when hyper has had all of it, or lets go of it.
+struct Spoken {
+    body: Body,
+    _turn: Turn,
+}
+
+impl hyper::body::Body for Spoken {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

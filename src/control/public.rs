@@ -22,6 +22,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -107,8 +108,13 @@ impl Site {
         promise: &Promise,
     ) -> Response {
         let has_body = connection::has_body(&request);
-        let mut response = match connection::judge(&request, gate) {
+        let response = match connection::judge(&request, gate) {
             Err(refusal) => refusal::of(&refusal),
+            Ok(Some(_)) if *self.closing.borrow() => {
+                let message = "The server is shutting down: come back.";
+                let retry = fastrand::u32(1..=10);
+                refusal::of(&Refusal::for_now(RefusalKind::ShuttingDown, message, retry))
+            }
             Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
                 match upgrades.judge(upgrade, peer) {
                     Err(refusal) => refusal::of(&refusal),
@@ -128,17 +134,12 @@ impl Site {
         if let (Some(&kind), Some(upgrades)) = (kind, &self.upgrades) {
             upgrades.refused(kind);
         }
-        gate.answered();
         let is_crowded = self.upgrades.as_ref().is_some_and(|upgrades| upgrades.is_crowded());
         // A body that is still on its way would reset the connection, and its answer be lost.
         if is_crowded && !has_body {
             gate.hurry();
         }
-        // hyper says so by itself only where it knew before this request.
-        if is_crowded || has_body || *self.closing.borrow() {
-            connection::close_after(&mut response);
-        }
-        response
+        connection::conclude(response, gate, is_crowded || has_body || *self.closing.borrow())
     }
 }
 
@@ -235,6 +236,17 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
             Some((stream, leftover)) => upgrades.taken(token, stream, leftover),
             None => upgrades.abandoned(token),
         }
+    }
+}
+
+/// Says its last words to a socket that is nobody's any more, and closes it in the order in which
+/// the other end hears them. Its costs are bounded as [`serve`]'s.
+pub async fn dismiss(stream: std::net::TcpStream, words: &[u8], site: Rc<Site>) {
+    let socket = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    let Ok(socket) = socket else { return };
+    let mut wire = Wire::new(socket, &[], site.bounds.clone(), Gate::default());
+    if wire.write_all(words).await.is_ok() {
+        let _closed = wire.shutdown().await;
     }
 }
 

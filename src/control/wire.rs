@@ -36,7 +36,7 @@ const BUFFER_BYTES: usize = 48 << 10;
 enum More {
     /// There is more.
     Came,
-    /// The peer has ended its stream.
+    /// The peer has ended its stream, or we have had what was there and leave.
     Ended,
     /// Nothing in time.
     Late,
@@ -86,6 +86,11 @@ impl Wire {
             lingering: None,
             dropped: 0,
         }
+    }
+
+    /// Its gate.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// What hyper may buffer of this connection, in bytes. Where the bound on heads is raised while
@@ -146,6 +151,9 @@ impl Wire {
         let mut space = [0; READ_BYTES];
         let mut more = ReadBuf::new(&mut space);
         if Pin::new(&mut self.stream).poll_read(cx, &mut more)?.is_pending() {
+            if self.gate.is_leaving() {
+                return Poll::Ready(Ok(More::Ended));
+            }
             let timeout = self.bounds.head_timeout;
             let awaited = self.awaited.get_or_insert_with(|| Box::pin(sleep(timeout)));
             ready!(awaited.as_mut().poll(cx));
@@ -176,7 +184,10 @@ impl Wire {
         progress: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if progress.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                // Who reads waits for that, too.
+                cx.waker().wake_by_ref();
+            }
             return progress;
         }
         let timeout = self.bounds.stall_timeout;
@@ -201,6 +212,9 @@ impl AsyncRead for Wire {
                 this.hand_over(this.prefix.len(), buf);
                 Poll::Ready(Ok(()))
             }
+            // To hyper, a connection that ends between two requests is over, and what the socket
+            // has not taken of the last answer forgotten.
+            _ if this.stalled.is_some() => Poll::Pending,
             _ => this.poll_head(cx, buf),
         }
     }

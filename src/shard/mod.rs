@@ -55,6 +55,15 @@ pub struct Handoff {
     pub bytes: Vec<u8>,
 }
 
+/// A socket that plain HTTP has upgraded and that found no slot.
+#[derive(Debug)]
+pub struct TurnedAway {
+    /// The socket; its mode is blocking.
+    pub fd: OwnedFd,
+    /// What it is still sent: a close frame.
+    pub words: Vec<u8>,
+}
+
 /// Whether members are moved to their room's home (`server.placement`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -128,6 +137,8 @@ pub struct State {
     pub(crate) held_welcome: Vec<Option<Mail>>,
     /// Sockets that leave for plain HTTP; the host takes them.
     pub handoffs: Vec<Handoff>,
+    /// Sockets that came back and found no slot; the host takes them, too.
+    pub turned_away: Vec<TurnedAway>,
     pub(crate) drain: Option<Drain>,
     pub(crate) accepting: bool,
     /// Accepting has failed for want of descriptors or memory: not tried again before this.
@@ -170,6 +181,7 @@ impl<I: Io> Shard<I> {
             held_mail: (0..shards).map(|_| None).collect(),
             held_welcome: (0..shards).map(|_| None).collect(),
             handoffs: Vec::new(),
+            turned_away: Vec::new(),
             drain: None,
             accepting: false,
             accept_after: Now::default(),
@@ -195,6 +207,12 @@ impl State {
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Sockets that its table holds.
+    #[must_use]
+    pub fn table_slots(&self) -> usize {
+        self.table_slots
     }
 
     pub(crate) fn free_slots(&self) -> usize {

@@ -69,7 +69,9 @@ impl<I: Io> Shard<I> {
                 Completion::Departed { conn } => self.departed(conn),
                 Completion::Stayed { conn, parcel, error } => self.stayed(conn, &parcel, error),
                 Completion::Detached { conn, fd } => self.detached(conn, fd),
-                Completion::AdoptFailed { parcel, error } => self.adopt_failed(&parcel, error),
+                Completion::AdoptFailed { fd, parcel, error } => {
+                    self.adopt_failed(fd, &parcel, error);
+                }
                 Completion::Doorbell => {}
             }
         }

@@ -148,6 +148,7 @@ pub fn at_end(sim: &mut Sim) {
         assert!(state.conns().is_empty(), "shard {shard}: connections are left");
         assert!(state.halls().is_empty(), "shard {shard}: halls are left");
         assert!(state.handoffs.is_empty(), "shard {shard}: handoffs are left");
+        assert!(state.turned_away.is_empty(), "shard {shard}: somebody waits for last words");
     }
     assert!(sim.host.has_ended(), "seed {seed}: a shard does not end");
     let shared = &sim.host.shared;

@@ -43,13 +43,12 @@ impl World {
     pub fn adopt(&mut self, shard: usize, fd: OwnedFd, parcel: Box<Parcel>) {
         let socket = self.socket_behind(&fd);
         let completion = match self.place(shard, socket) {
-            Some(slot) => Completion::Arrived { slot, parcel },
-            None => {
-                self.sockets[socket].unplaced = true;
-                Completion::AdoptFailed { parcel, error: Errno::NFILE }
+            Some(slot) => {
+                self.drop_descriptor(fd);
+                Completion::Arrived { slot, parcel }
             }
+            None => Completion::AdoptFailed { fd, parcel, error: Errno::NFILE },
         };
-        self.drop_descriptor(fd);
         self.post(shard, completion);
     }
 
