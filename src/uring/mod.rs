@@ -128,7 +128,13 @@ impl UringIo {
             done: VecDeque::new(),
             failures: 0,
         };
-        Ok(Self { ring, ledger, listeners: setup.listeners, peers: Vec::new(), enters_max: setup.enters_max })
+        Ok(Self {
+            ring,
+            ledger,
+            listeners: setup.listeners,
+            peers: Vec::new(),
+            enters_max: setup.enters_max,
+        })
     }
 
     /// The ring's descriptor, for the `set_peers` of other shards. Valid while this lives.
