@@ -10,16 +10,18 @@
 //! - Everything that was queued is carried out by the next `submit`, in order, once.
 //! - A send that fell short is reported as [`Completion::Fell`] before anything is reported that
 //!   happened after the `submit` which carried it out. A send that is not reported was whole.
-//! - A buffer that came with [`Completion::Received`] belongs to the shard until it is released,
-//!   whatever becomes of the connection.
+//! - A buffer that came with [`Completion::Received`] belongs to the shard until it is released or
+//!   sent back, whatever becomes of the connection. What is left of one that was sent back is
+//!   reported as a copy, so that a slow reader keeps none.
 //!
 //! # Invariants a shard keeps
 //! - At most one send a connection between two `submit`s, and none while an earlier one's rest has
 //!   not been handed to [`Io::send`] again.
-//! - At most one receive in flight a connection; none in flight, and nothing armed, when the
-//!   connection departs or is detached.
+//! - At most one receive in flight a connection, a standing one included; none in flight, and
+//!   nothing armed, when the connection departs or is detached.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -113,12 +115,14 @@ pub enum Completion {
         /// Whose.
         conn: ConnId,
     },
-    /// A receive has ended.
+    /// A receive has ended, or a standing one has brought something.
     Received {
         /// Whose.
         conn: ConnId,
         /// What it brought. [`Errno::NOBUFS`] is a pause, never a close.
         outcome: Result<Input, Errno>,
+        /// A standing receive goes on; where this is false, none is armed any more.
+        armed: bool,
     },
     /// A send fell short: the socket was full, or dead.
     Fell {
@@ -180,6 +184,12 @@ pub trait Io {
     fn ask_peer(&mut self, conn: ConnId);
     /// Receives into a buffer of the ring, once.
     fn recv(&mut self, conn: ConnId, patience: Patience);
+    /// Receives into buffers of the ring, again and again, until [`Completion::Received`] says that
+    /// this is no longer armed: after an error (a dry buffer ring is one), the end of the stream,
+    /// [`Io::disarm`], or whenever an implementation likes. One that has none receives once.
+    fn recv_standing(&mut self, conn: ConnId) {
+        self.recv(conn, Patience::Wait);
+    }
     /// Reports readability, edge by edge, until the connection is closed or polling stopped.
     fn poll_readable(&mut self, conn: ConnId);
     /// Reports once that the socket takes bytes.
@@ -188,6 +198,8 @@ pub trait Io {
     fn disarm(&mut self, conn: ConnId);
     /// Sends the segments, in order, as far as the socket takes them at once.
     fn send(&mut self, conn: ConnId, segments: Segments);
+    /// Sends a part of a received buffer, as [`Io::send`] does, and then releases the buffer.
+    fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>);
     /// Sends FIN; receiving goes on.
     fn shutdown(&mut self, conn: ConnId);
     /// Closes the socket and frees the slot. Whatever is armed ends.

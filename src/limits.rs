@@ -12,6 +12,9 @@ pub const BUFFER_BYTES: usize = 8 * 1024;
 pub const BUFFERS_TOTAL: usize = 2048;
 /// Fewest receive buffers a shard gets.
 pub const BUFFERS_MIN: usize = 64;
+/// Receives that are carried out at a time: what they bring is decoded, and echoes sent, while the
+/// sockets and the buffers are still in the core's cache.
+pub const RECEIVE_STRIDE: usize = 64;
 /// Segments that one SENDMSG carries; the kernel's `UIO_MAXIOV` is 1024.
 pub const SEND_SEGMENTS_MAX: usize = 64;
 /// What one queued piece of payload costs beside its bytes: a place in the queue, a count, two

@@ -242,6 +242,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         buffers: task.ring.buffers,
         buffer_bytes: BUFFER_BYTES,
         ring_bytes_max: task.ring.ring_bytes_max,
+        enters_max: uring::ENTERS_MAX,
     })
     .map_err(|error| match &error {
         SetupError::Other { error: cause, .. } => format!("{error}{}", remedy(cause)),

@@ -14,6 +14,7 @@ pub mod accept;
 pub mod budget;
 pub mod closing;
 pub mod drain;
+pub mod echo;
 pub mod egress;
 pub mod ingress;
 pub mod mailbox;
@@ -40,6 +41,7 @@ use crate::room::hall::HallId;
 use crate::room::registry::Registry;
 use crate::time::Now;
 use drain::Drain;
+use echo::Echo;
 use shared::Shared;
 use spread::Saturation;
 use timers::Wheel;
@@ -115,6 +117,8 @@ pub struct State {
     pub(crate) random: fastrand::Rng,
     /// Connections with something to receive.
     pub(crate) ready: VecDeque<ConnId>,
+    /// Answers of echoes, in the buffers that they were received in.
+    pub(crate) echoes: Vec<Echo>,
     /// Connections with something to send.
     pub(crate) dirty: Vec<ConnId>,
     /// Connections whose last bytes were handed to the kernel: FIN is next.
@@ -167,6 +171,7 @@ impl<I: Io> Shard<I> {
             epochs: Epochs::new(setup.shared.seed, setup.id.0),
             random: fastrand::Rng::with_seed(setup.seed),
             ready: VecDeque::new(),
+            echoes: Vec::new(),
             dirty: Vec::new(),
             finishing: Vec::new(),
             paused: VecDeque::new(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::counters::Counter;
 use crate::io::{Completion, Io, Patience, Wait};
+use crate::limits::RECEIVE_STRIDE;
 use crate::shard::Shard;
 use crate::time::Now;
 
@@ -34,16 +35,18 @@ impl<I: Io> Shard<I> {
         self.state.now = now;
         self.state.sends = 0;
         self.orders(); //                     limits, shutdown
-        let mut work = self.reap(); //        bytes in -> frame -> message -> command -> room
+        let mut work = self.reap(); //        who is readable, what arrived, what fell short
+        self.note_completions(work);
         work += self.finish_ended(); //       FIN behind the last bytes of those that end
         work += self.mailbox(); //            what other shards' members say, what other homes said
         work += self.resume(); //             input that had to wait for its room
+        work += self.receive(); //            bytes in -> frame -> message -> command -> room
         work += self.timers(); //             heartbeats and other deadlines, summaries
         work += self.drain(); //              a shutdown's next few farewells
         self.keep_budget(); //                the slowest pay if all queues together are too much
         let flushed = self.fan_out(); //      rooms x members -> one payload -> sends
+        self.send_back(); //                  echoes, out of the buffers that they came in
         self.flush(); //                      whoever has anything else to be sent
-        self.receive(); //                    as many receives as there are buffers
         self.post(); //                       mail out, bells
         self.settle(work);
         self.io.submit(self.patience());
@@ -60,7 +63,7 @@ impl<I: Io> Shard<I> {
                 Completion::Peer { conn, address } => self.peer_known(conn, address),
                 Completion::Readable { conn, hangup, armed } => self.readable(conn, hangup, armed),
                 Completion::Writable { conn } => self.writable(conn),
-                Completion::Received { conn, outcome } => self.received(conn, outcome),
+                Completion::Received { conn, outcome, .. } => self.received(conn, outcome),
                 Completion::Fell { conn, rest, error } => self.fell(conn, rest, error),
                 Completion::Arrived { slot, parcel } => self.arrived(slot, &parcel),
                 Completion::Departed { conn } => self.departed(conn),
@@ -72,15 +75,42 @@ impl<I: Io> Shard<I> {
                 Completion::Doorbell => {}
             }
         }
-        let recent = self.state.recent_completions;
-        self.state.recent_completions = reaped.max(recent - recent / 8);
         reaped
     }
 
-    /// Gives the readable connections buffers, as long as there are any.
-    fn receive(&mut self) {
-        let mut buffers = self.io.buffers_free();
-        while buffers > 0 {
+    /// How many completions a turn begins with, of late: what a busy shard waits for.
+    fn note_completions(&mut self, reaped: usize) {
+        let recent = self.state.recent_completions;
+        self.state.recent_completions = reaped.max(recent - recent / 8);
+    }
+
+    /// Receives from everybody who was readable when the turn began, a stride at a time, and takes
+    /// in what came. So what the rooms say this turn is fanned out with it, and an echo is sent
+    /// while its socket is still in the cache. At most one buffer a connection and turn.
+    fn receive(&mut self) -> usize {
+        let mut readable = self.state.ready.len();
+        let mut work = 0;
+        while readable > 0 {
+            let stride = readable.min(RECEIVE_STRIDE);
+            readable -= stride;
+            self.send_back();
+            if self.queue_receives(stride) == 0 {
+                break;
+            }
+            self.io.submit(Wait::No);
+            work += self.reap();
+        }
+        work
+    }
+
+    /// Gives the next `count` readable connections a buffer each, as long as there are any.
+    fn queue_receives(&mut self, count: usize) -> usize {
+        let buffers = self.io.buffers_free();
+        let mut queued = 0;
+        for _ in 0..count {
+            if queued == buffers {
+                break;
+            }
             let Some(id) = self.state.ready.pop_front() else { break };
             let Some(conn) = self.state.conns.get(id) else { continue };
             if conn.flags.has(Flags::PAUSED.with(Flags::RECEIVING)) {
@@ -89,8 +119,9 @@ impl<I: Io> Shard<I> {
             conn.flags.clear(Flags::READY);
             conn.flags.set(Flags::RECEIVING);
             self.io.recv(id, Patience::DontWait);
-            buffers -= 1;
+            queued += 1;
         }
+        queued
     }
 
     fn post(&mut self) {

@@ -7,12 +7,14 @@
 use io_uring::squeue::Flags;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::id::{ConnId, ShardId};
 use crate::io::{BufferId, CloseHow, Completion, Errno, Io, Parcel, Patience, Segments, Wait};
 
 use super::armed::Watch;
+use super::completions::Ledger;
 use super::tag::{Kind, Tag};
 use super::{UringIo, buffers};
 
@@ -90,6 +92,16 @@ impl Io for UringIo {
         self.push(&entry.flags(Flags::BUFFER_SELECT).user_data(tag.bits()));
     }
 
+    fn recv_standing(&mut self, conn: ConnId) {
+        // Where its end is not reaped yet, reaping it will say that there is none.
+        if self.ledger.armed.is_armed(conn, Watch::Recv) {
+            return;
+        }
+        let tag = self.ledger.armed.arm(conn, Watch::Recv);
+        let entry = opcode::RecvMulti::new(Fixed(conn.slot), buffers::GROUP).build();
+        self.push(&entry.user_data(tag.bits()));
+    }
+
     fn poll_readable(&mut self, conn: ConnId) {
         self.poll(conn, Watch::Read, INPUT, true);
     }
@@ -112,6 +124,15 @@ impl Io for UringIo {
             self.carry_out(super::Linger::No);
         }
         let entry = self.ledger.sends.hold(conn, segments);
+        self.push(&entry);
+    }
+
+    fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>) {
+        if self.ring.full() {
+            self.carry_out(super::Linger::No);
+        }
+        let Ledger { sends, buffers, .. } = &mut self.ledger;
+        let entry = sends.hold_received(conn, buffer, part, buffers);
         self.push(&entry);
     }
 
@@ -192,6 +213,7 @@ impl Io for UringIo {
         while let Some(slot) = self.ledger.half_closes.due() {
             self.push_close(slot);
         }
+        self.ledger.buffers.offer();
         let linger = self.linger(wait);
         self.carry_out(linger);
     }

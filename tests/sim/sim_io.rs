@@ -11,13 +11,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use ringhall::id::{ConnId, ShardId};
 use ringhall::io::{BufferId, CloseHow, Completion, Io, Parcel, Patience, Segments, Wait};
 use ringhall::limits::{SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
-use ringhall::payload::Segment;
+use ringhall::payload::{Batch, Payload, Segment};
 
 use crate::chaos::Plant;
 use crate::kernel::World;
@@ -36,6 +37,7 @@ enum Op {
     PollWritable(ConnId),
     Disarm(ConnId),
     Send(ConnId, Segments),
+    SendBack(ConnId, BufferId, Segments),
     Shutdown(ConnId),
     Close(ConnId, CloseHow),
     Depart(ConnId, ShardId, Box<Parcel>),
@@ -51,6 +53,7 @@ impl Op {
                 let bytes: usize = segments.as_slice().iter().map(Segment::len).sum();
                 format!("a send of {bytes} bytes to {conn:?}")
             }
+            Self::SendBack(conn, buffer, _) => format!("to send {buffer:?} back to {conn:?}"),
             Self::Depart(conn, to, _) => format!("the departure of {conn:?} to {to:?}"),
             Self::Adopt(..) => "an adoption".to_owned(),
             other => format!("{other:?}"),
@@ -209,6 +212,12 @@ impl SimIo {
                 drop(world);
                 self.carry_out_send(conn, segments);
             }
+            Op::SendBack(conn, BufferId(id), segments) => {
+                world.rings[me].pool.push(id);
+                self.lent_count -= 1;
+                drop(world);
+                self.carry_out_send(conn, segments);
+            }
         }
     }
 
@@ -334,6 +343,18 @@ impl Io for SimIo {
         assert!(self.sent.insert(conn), "shard {me}: two sends in one turn for {conn:?}");
         assert!(segments.as_slice().len() <= SEND_SEGMENTS_MAX, "shard {me}: too many segments");
         self.push(Op::Send(conn, segments));
+    }
+
+    fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>) {
+        let me = self.me;
+        let view = self.view_here(conn, "send_back");
+        assert!(!view.finished, "shard {me}: a send behind FIN on {conn:?}");
+        assert!(self.sent.insert(conn), "shard {me}: two sends in one turn for {conn:?}");
+        // The shard can no longer look at it; it is in use until the submit.
+        let bytes = self.lent[usize::from(buffer.0)].take().expect("a buffer that is on loan");
+        let batch = Batch { bytes: bytes[part].to_vec(), frames: Vec::new() };
+        let segments = Segments::One(Payload::own(batch).whole());
+        self.push(Op::SendBack(conn, buffer, segments));
     }
 
     fn shutdown(&mut self, conn: ConnId) {
