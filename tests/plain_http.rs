@@ -256,9 +256,9 @@ fn a_reader_that_takes_nothing_is_given_up() {
 
 /// A site with one file, of so many bytes.
 fn site_of(bytes: usize) -> (tempfile::TempDir, Files) {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("big"), vec![7; bytes]).unwrap();
-    let files = Files::folder(dir.path()).unwrap();
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(dir.path().join("big"), vec![7; bytes]).expect("a file");
+    let files = Files::folder(dir.path()).expect("a folder that can be read");
     (dir, files)
 }
 
