@@ -102,7 +102,7 @@ impl<I: Io> Shard<I> {
         self.resume_accepting();
     }
 
-    /// A turn with many deliveries waits a little, so that the next one has more to join: for as many
+    /// A turn with many deliveries waits a little, so that the next has more to join: for as many
     /// completions as recent turns had (DESIGN D6).
     fn patience(&self) -> Wait {
         let limits = &self.state.limits;
