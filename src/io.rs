@@ -10,8 +10,9 @@
 //! - Everything that was queued is carried out by the next `submit`, in order, once.
 //! - A send that fell short is reported as [`Completion::Fell`] before anything is reported that
 //!   happened after the `submit` which carried it out. A send that is not reported was whole.
-//! - A buffer that came with [`Completion::Received`] belongs to the shard until it is released,
-//!   whatever becomes of the connection.
+//! - A buffer that came with [`Completion::Received`] belongs to the shard until it is released or
+//!   sent back, whatever becomes of the connection. What is left of one that was sent back is
+//!   reported as a copy, so that a slow reader keeps none.
 //!
 //! # Invariants a shard keeps
 //! - At most one send a connection between two `submit`s, and none while an earlier one's rest has
@@ -20,6 +21,7 @@
 //!   nothing armed, when the connection departs or is detached.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -159,8 +161,10 @@ pub enum Completion {
         /// An ordinary descriptor of the same socket.
         fd: Result<OwnedFd, Errno>,
     },
-    /// [`Io::adopt`] found no room in the table; the socket is closed.
+    /// [`Io::adopt`] found no room in the table.
     AdoptFailed {
+        /// The socket, given back.
+        fd: OwnedFd,
         /// The state that came with it.
         parcel: Box<Parcel>,
         /// Why.
@@ -194,6 +198,8 @@ pub trait Io {
     fn disarm(&mut self, conn: ConnId);
     /// Sends the segments, in order, as far as the socket takes them at once.
     fn send(&mut self, conn: ConnId, segments: Segments);
+    /// Sends a part of a received buffer, as [`Io::send`] does, and then releases the buffer.
+    fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>);
     /// Sends FIN; receiving goes on.
     fn shutdown(&mut self, conn: ConnId);
     /// Closes the socket and frees the slot. Whatever is armed ends.

@@ -9,6 +9,7 @@ pub mod id;
 pub mod io;
 pub mod limits;
 pub mod payload;
+pub mod remedy;
 pub mod time;
 pub mod warn;
 

@@ -8,15 +8,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use ringhall::id::ConnId;
-use ringhall::io::{Completion, Errno, Io, Segments};
+use ringhall::io::{BufferId, Completion, Errno, Io, Patience, Segments};
 use ringhall::payload::Segment;
 
 #[path = "support/ring.rs"]
-#[expect(dead_code, reason = "each kernel test uses a part of it")]
 mod ring;
 use ring::{Rig, one, payload};
 
@@ -108,6 +107,58 @@ fn a_short_send_says_how_short_before_enter_returns() {
         }
         assert!(reader.join().unwrap() == bytes, "the stream has a hole");
     }
+}
+
+/// Receives once; the buffer and how much is in it.
+fn receive(rig: &mut Rig, conn: ConnId) -> (BufferId, usize) {
+    rig.io.recv(conn, Patience::Wait);
+    let input = rig.received(conn).unwrap();
+    (input.buffer.expect("there are bytes"), input.len)
+}
+
+#[test]
+fn a_buffer_that_was_sent_back_can_be_received_into_at_once() {
+    let mut rig = Rig::with(4, 1, 1024);
+    rig.io.accept();
+    let (mut client, conn) = rig.connect();
+    for n in 0..100_u8 {
+        client.write_all(&[0, n, n, n]).unwrap();
+        let (buffer, len) = receive(&mut rig, conn);
+        rig.io.send_back(conn, buffer, 1..len);
+        assert_eq!(rig.io.buffers_free(), 0, "it is in use until the submit");
+        rig.turn();
+        assert_eq!(rig.io.buffers_free(), 1, "it is released when enter has returned");
+    }
+    let wanted: Vec<u8> = (0..100).flat_map(|n| [n; 3]).collect();
+    assert_eq!(read_exactly(&mut client, 300), wanted);
+    assert!(rig.seen.is_empty(), "{:?}", rig.seen);
+}
+
+#[test]
+fn what_is_left_of_a_buffer_that_was_sent_back_is_kept_without_it() {
+    let mut rig = Rig::with(4, 1, 1024);
+    rig.io.accept();
+    let (mut client, conn) = rig.connect();
+    client.write_all(b"first").unwrap();
+    let (buffer, len) = receive(&mut rig, conn);
+    assert_eq!(len, 5);
+    // Nobody reads: in the end the socket takes nothing.
+    let (mut left, mut before) = (HUGE, usize::MAX);
+    while left < before {
+        before = left;
+        rig.io.send(conn, one(&vec![0; left]));
+        rig.turn();
+        let (rest, _) = fell(&mut rig, conn).expect("16 MiB never fit");
+        left = rest.iter().map(Segment::len).sum();
+    }
+    rig.io.send_back(conn, buffer, 1..len);
+    rig.turn();
+    assert_eq!(rig.io.buffers_free(), 1);
+    read_exactly(&mut client, HUGE - left);
+    client.write_all(b"second").unwrap();
+    assert_eq!(rig.take_exactly(conn, 6), b"second");
+    let (rest, error) = fell(&mut rig, conn).expect("the socket took nothing");
+    assert_eq!((rest.len(), rest[0].bytes(), error), (1, &b"irst"[..], None));
 }
 
 #[test]

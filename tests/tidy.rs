@@ -24,6 +24,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("payload", &["id"]),
     ("io", &["id", "payload"]),
     ("warn", &["time", "limits"]),
+    ("remedy", &[]),
     // Bytes in and out.
     ("uring", &[]),
     ("net", &[]),
@@ -58,7 +59,7 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// How many modules of `MODULES`, from its start, are the vocabulary that everyone may use.
-const VOCABULARY: usize = 7;
+const VOCABULARY: usize = 8;
 
 /// Crates, and the modules that are their home. Every dependency of `Cargo.toml` has a row.
 const CRATES: &[(&str, &[&str])] = &[
@@ -80,7 +81,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("memchr", &["http", "room"]),
     ("mimalloc", &["main"]),
     ("percent-encoding", &["http", "control"]),
-    ("rustix", &["io", "uring", "net", "mesh", "host", "control", "probe", "server", "bench"]),
+    (
+        "rustix",
+        &["io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench"],
+    ),
     ("serde", &["protocol", "control", "config"]),
     ("serde_json", &["protocol", "control", "config", "bench"]),
     ("sha2", &["control"]),

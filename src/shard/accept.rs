@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::conn::disconnect::Disconnect;
+use crate::conn::disconnect::{Disconnect, Row};
 use crate::conn::snapshot::Snapshot;
 use crate::conn::{Conn, Flags, Kind, Phase};
 use crate::counters::Counter;
@@ -27,7 +27,8 @@ use crate::limits::{Spread, accept_reserve, moves_reserve};
 use crate::mesh::Mail;
 use crate::room::JoinRefused;
 use crate::shard::shared::take_one;
-use crate::shard::{Handoff, Placement, Shard, State};
+use crate::shard::{Handoff, Placement, Shard, State, TurnedAway};
+use crate::ws::encode::close_frame;
 use crate::ws::handshake::accept_response;
 
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -96,6 +97,10 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn accept_stopped(&mut self, error: Errno) {
         let state = &mut self.state;
+        if error == Errno::CANCELED {
+            // We asked for it; where we accept, that was begun anew since.
+            return;
+        }
         if state.drain.is_some() || !state.accepting {
             state.accepting = false;
             return;
@@ -323,14 +328,21 @@ impl<I: Io> Shard<I> {
         self.pause_accepting();
     }
 
-    pub(super) fn adopt_failed(&mut self, parcel: &Parcel, error: Errno) {
+    /// It has its 101 and never was anybody here: a close frame is all that can be said.
+    pub(super) fn adopt_failed(&mut self, fd: OwnedFd, parcel: &Parcel, error: Errno) {
         let state = &mut self.state;
         state.shared.connections.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = Snapshot::read(parcel).and_then(|snapshot| snapshot.address) {
             state.shared.addresses.leave(address);
         }
-        let bytes = parcel.0.len();
-        tracing::warn!(%error, bytes, "an upgraded connection found no slot in the table");
+        state.counters.count_refused(RefusalKind::Full.index());
+        if let Some(suppressed) = state.warnings.allow(state.now) {
+            let shard = state.id.0;
+            tracing::warn!(shard, %error, suppressed, "an upgraded connection found no slot");
+        }
+        let Row { code, text, .. } = Disconnect::Overloaded.row();
+        let words = code.map_or_else(Vec::new, |code| close_frame(code, text));
+        state.turned_away.push(TurnedAway { fd, words });
     }
 
     fn open_echo(&mut self, id: ConnId, upgrade: &Upgrade) {

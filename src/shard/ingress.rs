@@ -9,11 +9,13 @@
 //!   is stashed, and nothing is received from it until the stash is empty.
 //! - A buffer is released as soon as it is decoded.
 
+use std::ops::Range;
+
 use crate::conn::disconnect::Disconnect;
 use crate::conn::{Flags, Kind, Phase};
 use crate::counters::Counter;
 use crate::id::{ConnId, ConnKey, Mode};
-use crate::io::{CloseHow, Errno, Input, Io};
+use crate::io::{BufferId, CloseHow, Errno, Input, Io};
 use crate::limits::{BUFFER_BYTES, STRIKES_MAX};
 use crate::mesh::Mail;
 use crate::payload::{Batch, Payload};
@@ -25,15 +27,15 @@ use crate::ws::{Event, Opcode};
 
 /// How decoding of one piece of input ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     /// All of it was decoded.
     Whole,
     /// The room, the mesh or the socket cannot take more: decoded up to here.
     Paused(usize),
     /// The connection ends for this reason; what is left of the input is of no interest.
     Over(Disconnect),
-    /// The peer closed, and was answered.
-    Closed,
+    /// The peer closed, with this code if it gave any.
+    Closed(Option<u16>),
 }
 
 impl<I: Io> Shard<I> {
@@ -58,10 +60,13 @@ impl<I: Io> Shard<I> {
             conn.phase
         });
         if let Some(buffer) = input.buffer {
-            if let (Some(phase), true) = (phase, input.len > 0) {
-                self.take_in(id, phase, buffer, input.len);
+            let is_kept = match phase {
+                Some(phase) if input.len > 0 => self.take_in(id, phase, buffer, input.len),
+                _ => false,
+            };
+            if !is_kept {
+                self.io.release(buffer);
             }
-            self.io.release(buffer);
         }
         let Some(phase) = phase else { return };
         if input.len == 0 {
@@ -79,24 +84,24 @@ impl<I: Io> Shard<I> {
         if conn.egress.is_none() {
             return self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
         }
+        self.state.notify_lag(id);
         self.state.begin_closing(id, Disconnect::PeerGone);
     }
 
-    fn take_in(&mut self, id: ConnId, phase: Phase, buffer: crate::io::BufferId, len: usize) {
+    /// Whether the buffer is kept.
+    fn take_in(&mut self, id: ConnId, phase: Phase, buffer: BufferId, len: usize) -> bool {
         match phase {
             Phase::Head => {
                 // A head leads to operations on the socket: it is copied out, once a connection.
                 let mut bytes = self.io.buffer(buffer, len).to_vec();
                 self.head_received(id, &mut bytes);
             }
-            Phase::Open => {
-                let bytes = self.io.buffer(buffer, len);
-                self.state.feed(id, bytes);
-            }
+            Phase::Open => return self.feed(id, buffer, len),
             // Whatever a peer still sends after its end is drained, so that no RST eats the close
             // frame on its way.
             Phase::Closing(_) | Phase::Joining | Phase::Parting => {}
         }
+        false
     }
 
     /// Decides whether to receive again, or to wait for the next event.
@@ -175,9 +180,13 @@ impl State {
             conn.heard = self.wheel.tick_at(self.now);
         }
         if start < stash.len() {
-            let paused_at = self.decode(id, &mut stash[start..]);
-            if let Some(at) = paused_at {
-                self.pause(id, stash, start + at);
+            let (paused_at, answer) = self.decode(id, &mut stash[start..]);
+            match (paused_at, answer) {
+                (Some(at), _) => self.pause(id, stash, start + at),
+                (None, Some(part)) => {
+                    self.push_answer(id, stash, &(start + part.start..start + part.end));
+                }
+                (None, None) => {}
             }
         }
         self.unpause(id);
@@ -207,31 +216,33 @@ impl State {
         }
     }
 
-    /// Decodes a received buffer, in place.
-    pub(super) fn feed(&mut self, id: ConnId, bytes: &mut [u8]) {
+    /// Decodes a received buffer, in place; which part of it is now the answer, for an echo.
+    pub(super) fn feed(&mut self, id: ConnId, bytes: &mut [u8]) -> Option<Range<usize>> {
         if let Some(conn) = self.conns.get(id) {
             conn.heard = self.wheel.tick_at(self.now);
             conn.flags.clear(Flags::PINGED);
         }
-        if let Some(at) = self.decode(id, bytes) {
+        let (paused_at, answer) = self.decode(id, bytes);
+        if let Some(at) = paused_at {
             self.pause(id, bytes[at..].to_vec(), 0);
         }
         self.weigh(id);
+        answer
+    }
+
+    fn decode(&mut self, id: ConnId, bytes: &mut [u8]) -> (Option<usize>, Option<Range<usize>>) {
+        match self.conns.get(id).map(|conn| conn.kind) {
+            Some(Kind::Echo) => self.decode_echo(id, bytes),
+            Some(kind) => (self.decode_member(id, kind, bytes), None),
+            None => (None, None),
+        }
     }
 
     /// Decodes until the input ends or has to wait; then, up to where it was decoded.
-    fn decode(&mut self, id: ConnId, bytes: &mut [u8]) -> Option<usize> {
-        let conn = self.conns.get(id)?;
-        if conn.phase != Phase::Open {
+    fn decode_member(&mut self, id: ConnId, kind: Kind, bytes: &mut [u8]) -> Option<usize> {
+        let message_bytes = self.limits.message_bytes;
+        if self.conns.get(id)?.phase != Phase::Open {
             return None;
-        }
-        let kind = conn.kind;
-        let message_bytes = match kind {
-            Kind::Echo => self.limits.echo_message_bytes,
-            _ => self.limits.message_bytes,
-        };
-        if kind == Kind::Echo && !self.may_take(id) {
-            return Some(0);
         }
         let mut assembler = std::mem::take(&mut self.conns.get(id)?.assembler);
         let mut replies = Vec::new();
@@ -240,13 +251,7 @@ impl State {
             if at == bytes.len() {
                 break Ended::Whole;
             }
-            let takes = match kind {
-                // More replies than input: a message that came in pieces is among them. It goes
-                // alone.
-                Kind::Echo => replies.len() <= at,
-                _ => self.may_take(id),
-            };
-            if !takes {
+            if !self.may_take(id) {
                 break Ended::Paused(at);
             }
             let step = match assembler.decode(&mut bytes[at..], message_bytes) {
@@ -266,6 +271,11 @@ impl State {
         if !replies.is_empty() {
             self.push_own(id, replies);
         }
+        self.conclude(id, ended)
+    }
+
+    /// Does what the end of decoding asks for; up to where it was decoded, if the rest has to wait.
+    pub(super) fn conclude(&mut self, id: ConnId, ended: Ended) -> Option<usize> {
         match ended {
             Ended::Whole => None,
             Ended::Paused(at) => Some(at),
@@ -273,7 +283,16 @@ impl State {
                 self.end(id, reason);
                 None
             }
-            Ended::Closed => {
+            // RFC 6455 section 5.5.1: "If an endpoint receives a Close frame and did not previously
+            // send a Close frame, the endpoint MUST send a Close frame in response."
+            Ended::Closed(code) => {
+                let mut frame = Vec::new();
+                match code {
+                    Some(code) => frame = close_frame(code, ""),
+                    None => put_frame(&mut frame, Opcode::Close, &[]),
+                }
+                self.notify_lag(id);
+                self.push_own(id, frame);
                 self.begin_closing(id, Disconnect::PeerClosed);
                 None
             }
@@ -296,7 +315,6 @@ impl State {
                     crate::ws::Kind::Binary => Opcode::Binary,
                 };
                 match kind {
-                    Kind::Echo => put_frame(replies, opcode, bytes),
                     Kind::Room(Mode::Raw) => self.say(id, opcode, bytes),
                     _ if opcode == Opcode::Binary => {
                         return Some(Ended::Over(Disconnect::BinaryInJson));
@@ -316,24 +334,7 @@ impl State {
                 None
             }
             Event::Pong(_) => None,
-            // RFC 6455 section 5.5.1: "If an endpoint receives a Close frame and did not previously
-            // send a Close frame, the endpoint MUST send a Close frame in response."
-            Event::Close(payload) => {
-                let frame = match payload {
-                    Some((code, _)) => close_frame(code, ""),
-                    None => {
-                        let mut empty = Vec::new();
-                        put_frame(&mut empty, Opcode::Close, &[]);
-                        empty
-                    }
-                };
-                if !replies.is_empty() {
-                    self.push_own(id, std::mem::take(replies));
-                }
-                self.notify_lag(id);
-                self.push_own(id, frame);
-                Some(Ended::Closed)
-            }
+            Event::Close(payload) => Some(Ended::Closed(payload.map(|(code, _)| code))),
         }
     }
 
@@ -426,7 +427,7 @@ impl State {
 }
 
 /// The reason behind a decoder's close code.
-fn reason_of(code: u16) -> Disconnect {
+pub(super) fn reason_of(code: u16) -> Disconnect {
     match code {
         1007 => Disconnect::InvalidUtf8,
         1009 => Disconnect::MessageTooBig,

@@ -14,10 +14,12 @@ pub mod accept;
 pub mod budget;
 pub mod closing;
 pub mod drain;
+pub mod echo;
 pub mod egress;
 pub mod ingress;
 pub mod mailbox;
 pub mod members;
+pub mod receive;
 pub mod shared;
 pub mod spread;
 pub mod tick;
@@ -40,6 +42,7 @@ use crate::room::hall::HallId;
 use crate::room::registry::Registry;
 use crate::time::Now;
 use drain::Drain;
+use echo::Echo;
 use shared::Shared;
 use spread::Saturation;
 use timers::Wheel;
@@ -51,6 +54,15 @@ pub struct Handoff {
     pub fd: OwnedFd,
     /// What was received of it so far.
     pub bytes: Vec<u8>,
+}
+
+/// A socket that plain HTTP has upgraded and that found no slot.
+#[derive(Debug)]
+pub struct TurnedAway {
+    /// The socket; its mode is blocking.
+    pub fd: OwnedFd,
+    /// What it is still sent: a close frame.
+    pub words: Vec<u8>,
 }
 
 /// Whether members are moved to their room's home (`server.placement`).
@@ -105,7 +117,9 @@ pub struct State {
     pub(crate) epochs: Epochs,
     pub(crate) random: fastrand::Rng,
     /// Connections with something to receive.
-    pub(crate) ready: VecDeque<ConnId>,
+    pub(crate) ready: Vec<ConnId>,
+    /// Answers of echoes, in the buffers that they were received in.
+    pub(crate) echoes: Vec<Echo>,
     /// Connections with something to send.
     pub(crate) dirty: Vec<ConnId>,
     /// Connections whose last bytes were handed to the kernel: FIN is next.
@@ -124,6 +138,8 @@ pub struct State {
     pub(crate) held_welcome: Vec<Option<Mail>>,
     /// Sockets that leave for plain HTTP; the host takes them.
     pub handoffs: Vec<Handoff>,
+    /// Sockets that came back and found no slot; the host takes them, too.
+    pub turned_away: Vec<TurnedAway>,
     pub(crate) drain: Option<Drain>,
     pub(crate) accepting: bool,
     /// Accepting has failed for want of descriptors or memory: not tried again before this.
@@ -131,6 +147,8 @@ pub struct State {
     pub(crate) buffers: usize,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
+    /// Of these, the ones that carried a room's payload.
+    pub(crate) deliveries: usize,
     pub(crate) recent_completions: usize,
     pub(crate) warnings: crate::warn::Quiet,
 }
@@ -155,7 +173,8 @@ impl<I: Io> Shard<I> {
             wheel: Wheel::default(),
             epochs: Epochs::new(setup.shared.seed, setup.id.0),
             random: fastrand::Rng::with_seed(setup.seed),
-            ready: VecDeque::new(),
+            ready: Vec::new(),
+            echoes: Vec::new(),
             dirty: Vec::new(),
             finishing: Vec::new(),
             paused: VecDeque::new(),
@@ -165,12 +184,14 @@ impl<I: Io> Shard<I> {
             held_mail: (0..shards).map(|_| None).collect(),
             held_welcome: (0..shards).map(|_| None).collect(),
             handoffs: Vec::new(),
+            turned_away: Vec::new(),
             drain: None,
             accepting: false,
             accept_after: Now::default(),
             buffers: io.buffers_free(),
             saturation: Saturation::default(),
             sends: 0,
+            deliveries: 0,
             recent_completions: 0,
             warnings: crate::warn::Quiet::default(),
             shared: setup.shared,
@@ -190,6 +211,12 @@ impl State {
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Sockets that its table holds.
+    #[must_use]
+    pub fn table_slots(&self) -> usize {
+        self.table_slots
     }
 
     pub(crate) fn free_slots(&self) -> usize {
@@ -248,7 +275,7 @@ impl State {
         } else if !conn.flags.has(Flags::READY) {
             conn.flags.set(Flags::READY);
             if !conn.flags.has(Flags::PAUSED) {
-                self.ready.push_back(id);
+                self.ready.push(id);
             }
         }
     }

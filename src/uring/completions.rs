@@ -62,7 +62,7 @@ impl Ledger {
 
     /// Ends the sends of a submit: all entries are consumed, all completions recorded.
     pub(super) fn settle(&mut self) {
-        self.sends.settle(&mut self.fell);
+        self.sends.settle(&mut self.buffers, &mut self.fell);
     }
 
     /// The next completion.
@@ -133,7 +133,11 @@ impl Ledger {
                 if let Some(id) = buffer {
                     self.buffers.release(id);
                 }
-                Err(Errno::from_raw_os_error(result.saturating_neg()))
+                let error = Errno::from_raw_os_error(result.saturating_neg());
+                if error == Errno::NOBUFS {
+                    self.buffers.ran_out();
+                }
+                Err(error)
             }
         };
         Completion::Received { conn, outcome, armed }

@@ -7,12 +7,14 @@
 use io_uring::squeue::Flags;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::id::{ConnId, ShardId};
 use crate::io::{BufferId, CloseHow, Completion, Errno, Io, Parcel, Patience, Segments, Wait};
 
 use super::armed::Watch;
+use super::completions::Ledger;
 use super::tag::{Kind, Tag};
 use super::{UringIo, buffers};
 
@@ -125,6 +127,15 @@ impl Io for UringIo {
         self.push(&entry);
     }
 
+    fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>) {
+        if self.ring.full() {
+            self.carry_out(super::Linger::No);
+        }
+        let Ledger { sends, buffers, .. } = &mut self.ledger;
+        let entry = sends.hold_received(conn, buffer, part, buffers);
+        self.push(&entry);
+    }
+
     fn shutdown(&mut self, conn: ConnId) {
         // The kernel does this one on a worker thread of the ring, always: see `half_closes`.
         if self.ledger.half_closes.begin(conn.slot) {
@@ -202,6 +213,7 @@ impl Io for UringIo {
         while let Some(slot) = self.ledger.half_closes.due() {
             self.push_close(slot);
         }
+        self.ledger.buffers.offer();
         let linger = self.linger(wait);
         self.carry_out(linger);
     }

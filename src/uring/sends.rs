@@ -1,8 +1,8 @@
 //! Turns segments into send operations, and the failures of these into what is left to send.
 //!
-//! In:    a connection and its segments; failed completions.
-//! Out:   entries for the ring; `Completion::Fell`.
-//! Never: keeps a payload longer than the submit that carried it out.
+//! In:    a connection and its segments, or a received buffer to be sent back; failed completions.
+//! Out:   entries for the ring; `Completion::Fell`; buffers that were sent back, released.
+//! Never: keeps a payload or a buffer longer than the submit that carried it out.
 //!
 //! # Why nothing else is needed
 //! A send carries `MSG_DONTWAIT`, so the kernel tries it once, while the submitting enter lasts:
@@ -12,17 +12,21 @@
 //! `tests/kernel_send.rs` pins this.
 //!
 //! # Invariants
-//! - Between `hold` and `settle` no held segment, message or iovec moves or is dropped.
+//! - Between `hold` and `settle` no held segment, message or iovec moves or is dropped, and no held
+//!   buffer is released.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
 use crate::id::ConnId;
-use crate::io::{Completion, Errno, Segments};
+use crate::io::{BufferId, Completion, Errno, Segments};
 use crate::limits::SEND_SEGMENTS_MAX;
+use crate::payload::{Batch, Payload, Segment};
 
+use super::buffers::Buffers;
 use super::tag::{Kind, Tag};
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
@@ -46,9 +50,16 @@ impl Message {
     }
 }
 
+/// What a send in flight keeps.
+enum Held {
+    Segments(Segments),
+    /// A part of a buffer on loan, which is released when the send is over.
+    Received(BufferId, Range<u32>),
+}
+
 /// Sends that were queued and are not yet known to be whole.
 pub(super) struct Sends {
-    held: Vec<(ConnId, Segments)>,
+    held: Vec<(ConnId, Held)>,
     #[expect(clippy::vec_box, reason = "the kernel holds their addresses while the list grows")]
     messages: Vec<Box<Message>>,
     messages_used: usize,
@@ -71,32 +82,59 @@ impl Sends {
     /// # Panics
     /// If there are more than `SEND_SEGMENTS_MAX` segments, or while `full`.
     pub(super) fn hold(&mut self, conn: ConnId, segments: Segments) -> Entry {
-        let tag = Tag::new(Kind::Send, self.held.len() as u64);
-        self.held.push((conn, segments));
-        let fd = types::Fixed(conn.slot);
-        let segments = self.held[self.held.len() - 1].1.as_slice();
-        let entry = if let [segment] = segments {
-            let bytes = segment.bytes();
-            // A segment's range is counted in `u32`.
-            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            opcode::Send::new(fd, bytes.as_ptr(), len).flags(SEND_FLAGS).build()
-        } else {
-            assert!(segments.len() <= SEND_SEGMENTS_MAX, "{} segments", segments.len());
-            assert!(self.messages_used < MESSAGES_MAX, "submit before holding more");
-            if self.messages_used == self.messages.len() {
-                self.messages.push(Message::new());
-            }
-            let message = &mut *self.messages[self.messages_used];
-            self.messages_used += 1;
-            for (iovec, segment) in message.iovecs.iter_mut().zip(segments) {
-                let bytes = segment.bytes();
-                iovec.iov_base = bytes.as_ptr().cast_mut().cast();
-                iovec.iov_len = bytes.len();
-            }
-            message.header.msg_iov = message.iovecs.as_mut_ptr();
-            message.header.msg_iovlen = segments.len() as _;
-            opcode::SendMsg::new(fd, &raw const message.header).flags(SEND_FLAGS as u32).build()
+        // The payloads lie on the heap: moving their handles into the list moves no byte.
+        let entry = match segments.as_slice() {
+            [segment] => self.entry(conn, segment.bytes()),
+            segments => self.entry_of_many(conn, segments),
         };
+        self.held.push((conn, Held::Segments(segments)));
+        entry
+    }
+
+    /// Holds a buffer on loan and makes the entry that sends `part` of it.
+    pub(super) fn hold_received(
+        &mut self,
+        conn: ConnId,
+        buffer: BufferId,
+        part: Range<usize>,
+        buffers: &mut Buffers,
+    ) -> Entry {
+        let entry = self.entry(conn, &buffers.bytes_mut(buffer, part.end)[part.clone()]);
+        let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let part = narrow(part.start)..narrow(part.end);
+        self.held.push((conn, Held::Received(buffer, part)));
+        entry
+    }
+
+    /// The entry that sends these bytes, for whatever is held next.
+    fn entry(&self, conn: ConnId, bytes: &[u8]) -> Entry {
+        // A payload's length, as a buffer's, is counted in `u32`.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let send = opcode::Send::new(types::Fixed(conn.slot), bytes.as_ptr(), len);
+        self.tagged(send.flags(SEND_FLAGS).build())
+    }
+
+    fn entry_of_many(&mut self, conn: ConnId, segments: &[Segment]) -> Entry {
+        assert!(segments.len() <= SEND_SEGMENTS_MAX, "{} segments", segments.len());
+        assert!(self.messages_used < MESSAGES_MAX, "submit before holding more");
+        if self.messages_used == self.messages.len() {
+            self.messages.push(Message::new());
+        }
+        let message = &mut *self.messages[self.messages_used];
+        self.messages_used += 1;
+        for (iovec, segment) in message.iovecs.iter_mut().zip(segments) {
+            let bytes = segment.bytes();
+            iovec.iov_base = bytes.as_ptr().cast_mut().cast();
+            iovec.iov_len = bytes.len();
+        }
+        message.header.msg_iov = message.iovecs.as_mut_ptr();
+        message.header.msg_iovlen = segments.len() as _;
+        let send = opcode::SendMsg::new(types::Fixed(conn.slot), &raw const message.header);
+        self.tagged(send.flags(SEND_FLAGS as u32).build())
+    }
+
+    fn tagged(&self, entry: Entry) -> Entry {
+        let tag = Tag::new(Kind::Send, self.held.len() as u64);
         entry.flags(Flags::SKIP_SUCCESS).user_data(tag.bits())
     }
 
@@ -109,19 +147,33 @@ impl Sends {
 
     /// Reports what fell short and lets go of everything. Only when the kernel has consumed every
     /// entry and every completion posted so far has been read.
-    pub(super) fn settle(&mut self, fell: &mut VecDeque<Completion>) {
+    pub(super) fn settle(&mut self, buffers: &mut Buffers, fell: &mut VecDeque<Completion>) {
         for (index, result) in self.failed.drain(..) {
-            let Some((conn, segments)) = self.held.get_mut(index) else { continue };
-            let segments = std::mem::replace(segments, Segments::Many(Vec::new()));
+            let Some((conn, held)) = self.held.get_mut(index) else { continue };
             let (sent, error) = match usize::try_from(result) {
                 Ok(sent) => (sent, None),
                 Err(_) => (0, refusal(Errno::from_raw_os_error(result.saturating_neg()))),
             };
+            let segments = match held {
+                Held::Segments(segments) => std::mem::replace(segments, Segments::Many(Vec::new())),
+                Held::Received(buffer, part) => copied(buffers, *buffer, part),
+            };
             fell.push_back(Completion::Fell { conn: *conn, rest: segments.rest(sent), error });
         }
-        self.held.clear();
+        for (_, held) in self.held.drain(..) {
+            if let Held::Received(buffer, _) = held {
+                buffers.release(buffer);
+            }
+        }
         self.messages_used = 0;
     }
+}
+
+/// A reader that does not keep up keeps no buffer from the others.
+fn copied(buffers: &mut Buffers, buffer: BufferId, part: &Range<u32>) -> Segments {
+    let bytes = &buffers.bytes_mut(buffer, part.end as usize)[part.start as usize..];
+    let batch = Batch { bytes: bytes.to_vec(), frames: Vec::new() };
+    Segments::One(Payload::own(batch).whole())
 }
 
 /// The error of a send that sent nothing, unless it says no more than "not now".
@@ -132,7 +184,6 @@ fn refusal(error: Errno) -> Option<Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payload::{Batch, Payload};
 
     const CONN: ConnId = ConnId { slot: 3, generation: 1 };
 
@@ -141,8 +192,12 @@ mod tests {
     }
 
     fn settled(sends: &mut Sends) -> Vec<(Vec<u8>, Option<Errno>)> {
+        settled_with(sends, &mut Buffers::new(1, 16).unwrap())
+    }
+
+    fn settled_with(sends: &mut Sends, buffers: &mut Buffers) -> Vec<(Vec<u8>, Option<Errno>)> {
         let mut fell = VecDeque::new();
-        sends.settle(&mut fell);
+        sends.settle(buffers, &mut fell);
         fell.into_iter()
             .map(|completion| match completion {
                 Completion::Fell { rest, error, .. } => {
@@ -175,6 +230,23 @@ mod tests {
             settled(&mut sends),
             [(b"cdef".to_vec(), None), (whole.clone(), None), (whole, Some(Errno::PIPE))]
         );
+    }
+
+    #[test]
+    fn a_buffer_sent_back_is_released_and_what_is_left_of_it_was_copied() {
+        let (mut sends, mut buffers) = (Sends::new(), Buffers::new(4, 16).unwrap());
+        for id in (0..3).map(BufferId) {
+            buffers.lend(id);
+            buffers.bytes_mut(id, 6).copy_from_slice(b"abcdef");
+            let _ = sends.hold_received(CONN, id, 1..6, &mut buffers);
+        }
+        assert_eq!(buffers.free(), 1);
+        for (index, result) in [(1, 2), (2, -libc::EPIPE)] {
+            sends.failed(Tag::new(Kind::Send, index), result);
+        }
+        let left = settled_with(&mut sends, &mut buffers);
+        assert_eq!(left, [(b"def".to_vec(), None), (b"bcdef".to_vec(), Some(Errno::PIPE))]);
+        assert_eq!(buffers.free(), 4);
     }
 
     #[test]

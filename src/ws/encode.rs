@@ -37,6 +37,34 @@ pub fn put_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
     }
 }
 
+/// Makes a client's frame that lies in `bytes`, its unmasked payload from `payload_at` to the end,
+/// a server's; where that begins.
+///
+/// RFC 6455 section 5.2: both use "the minimal number of bytes" for the length, and a client's
+/// header has a mask besides: so there is room for ours in front of the payload.
+///
+/// # Panics
+/// If there is not: the frame was no client's.
+#[inline]
+pub fn reframe(bytes: &mut [u8], payload_at: usize, opcode: Opcode) -> usize {
+    let len = bytes.len() - payload_at;
+    let first = 0x80 | opcode as u8;
+    let start = payload_at - header_len(len);
+    let header = &mut bytes[start..payload_at];
+    match len {
+        0..=125 => header.copy_from_slice(&[first, len as u8]),
+        126..=0xffff => {
+            let [high, low] = (len as u16).to_be_bytes();
+            header.copy_from_slice(&[first, 126, high, low]);
+        }
+        _ => {
+            header[..2].copy_from_slice(&[first, 127]);
+            header[2..].copy_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    start
+}
+
 /// Appends a whole frame.
 #[inline]
 pub fn put_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
@@ -84,6 +112,20 @@ mod tests {
                 assert_eq!(&frame[header_len(len)..], payload);
                 assert!(header_len(len) <= HEADER_BYTES_MAX);
             }
+        }
+    }
+
+    #[test]
+    fn a_clients_frame_becomes_the_same_frame_of_a_server_where_it_lies() {
+        for len in [0_usize, 1, 125, 126, 0xffff, 0x1_0000] {
+            let payload = vec![b'p'; len];
+            let mut frame = crate::ws::client::frame(true, Opcode::Binary, &payload);
+            let payload_at = frame.len() - len;
+            frame[payload_at..].copy_from_slice(&payload);
+            let mut wanted = Vec::new();
+            put_frame(&mut wanted, Opcode::Text, &payload);
+            let start = reframe(&mut frame, payload_at, Opcode::Text);
+            assert_eq!((start, &frame[start..]), (4, &*wanted), "{len}");
         }
     }
 

@@ -49,6 +49,9 @@ pub struct Step<'a> {
     pub consumed: usize,
     /// The event that ends there; without one, the whole input was consumed.
     pub event: Option<Event<'a>>,
+    /// The event is one frame, and that lies whole in the consumed part of the input: its payload
+    /// at the end, its header in front of it.
+    pub in_place: bool,
 }
 
 /// What a connection remembers between two receives.
@@ -141,7 +144,7 @@ impl Assembler {
         message_bytes_max: usize,
     ) -> Result<Step<'a>, Violation> {
         if input.is_empty() {
-            return Ok(Step { consumed: 0, event: None });
+            return Ok(Step { consumed: 0, event: None, in_place: false });
         }
         let partial = self.partial.get_or_insert_default();
         let (consumed, done) = partial.assemble(input, message_bytes_max)?;
@@ -151,7 +154,7 @@ impl Assembler {
             Done::Control(opcode) => Some(control(opcode, partial.control())?),
             Done::ControlInPlace(opcode, range) => Some(control(opcode, &input[range])?),
         };
-        Ok(Step { consumed, event })
+        Ok(Step { consumed, event, in_place: false })
     }
 }
 
@@ -171,7 +174,7 @@ fn decode_whole<'a>(
         Opcode::Binary => Event::Message { kind: Kind::Binary, bytes },
         opcode => control(opcode, bytes)?,
     };
-    Ok(Step { consumed, event: Some(event) })
+    Ok(Step { consumed, event: Some(event), in_place: true })
 }
 
 fn control(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Violation> {
@@ -497,7 +500,8 @@ mod tests {
     #[test]
     fn an_empty_input_is_no_step() {
         let mut assembler = Assembler::default();
-        assert_eq!(assembler.decode(&mut [], MAX), Ok(Step { consumed: 0, event: None }));
+        let nothing = Step { consumed: 0, event: None, in_place: false };
+        assert_eq!(assembler.decode(&mut [], MAX), Ok(nothing));
         assert!(assembler.is_idle());
     }
 

@@ -11,15 +11,20 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use ringhall::id::{ConnId, ShardId};
 use ringhall::io::{BufferId, CloseHow, Completion, Io, Parcel, Patience, Segments, Wait};
 use ringhall::limits::{SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
-use ringhall::payload::Segment;
+use ringhall::payload::{Batch, Payload, Segment};
 
-use crate::kernel::{Plant, World};
+use crate::chaos::Plant;
+use crate::kernel::World;
+
+/// Times that a shard may begin to accept in one millisecond.
+const ACCEPTS_MAX: u32 = 30;
 
 /// An operation that waits for its submit.
 #[derive(Debug)]
@@ -32,6 +37,7 @@ enum Op {
     PollWritable(ConnId),
     Disarm(ConnId),
     Send(ConnId, Segments),
+    SendBack(ConnId, BufferId, Segments),
     Shutdown(ConnId),
     Close(ConnId, CloseHow),
     Depart(ConnId, ShardId, Box<Parcel>),
@@ -47,6 +53,7 @@ impl Op {
                 let bytes: usize = segments.as_slice().iter().map(Segment::len).sum();
                 format!("a send of {bytes} bytes to {conn:?}")
             }
+            Self::SendBack(conn, buffer, _) => format!("to send {buffer:?} back to {conn:?}"),
             Self::Depart(conn, to, _) => format!("the departure of {conn:?} to {to:?}"),
             Self::Adopt(..) => "an adoption".to_owned(),
             other => format!("{other:?}"),
@@ -91,6 +98,8 @@ pub struct SimIo {
     views: BTreeMap<u32, View>,
     sent: BTreeSet<ConnId>,
     accepts: bool,
+    /// Times that accepting was begun, and when it was last begun.
+    accepted: (u32, u64),
     /// Completions that the shard has taken.
     pub reaped: u64,
     /// Operations that the shard has queued.
@@ -111,6 +120,7 @@ impl SimIo {
             views: BTreeMap::new(),
             sent: BTreeSet::new(),
             accepts: false,
+            accepted: (0, 0),
             reaped: 0,
             queued: 0,
         }
@@ -202,17 +212,18 @@ impl SimIo {
                 drop(world);
                 self.carry_out_send(conn, segments);
             }
+            Op::SendBack(conn, BufferId(id), segments) => {
+                world.rings[me].pool.push(id);
+                self.lent_count -= 1;
+                drop(world);
+                self.carry_out_send(conn, segments);
+            }
         }
     }
 
     fn carry_out_send(&mut self, conn: ConnId, segments: Segments) {
         let mut world = self.world.borrow_mut();
         let all: usize = segments.as_slice().iter().map(Segment::len).sum();
-        for segment in segments.as_slice() {
-            if !segment.payload.batch().frames.is_empty() {
-                world.payload_max = world.payload_max.max(segment.payload.bytes().len());
-            }
-        }
         let (sent, error) = match world.send(self.me, conn, segments.as_slice()) {
             Ok(sent) => (sent, None),
             Err(error) => (0, Some(error)),
@@ -284,6 +295,9 @@ impl Io for SimIo {
     fn accept(&mut self) {
         assert!(!self.accepts, "shard {} accepts while it accepts", self.me);
         self.accepts = true;
+        let now = self.world.borrow().now;
+        self.accepted = if self.accepted.1 == now { (self.accepted.0 + 1, now) } else { (1, now) };
+        assert!(self.accepted.0 < ACCEPTS_MAX, "shard {} accepts again and again", self.me);
         self.push(Op::Accept);
     }
 
@@ -329,6 +343,18 @@ impl Io for SimIo {
         assert!(self.sent.insert(conn), "shard {me}: two sends in one turn for {conn:?}");
         assert!(segments.as_slice().len() <= SEND_SEGMENTS_MAX, "shard {me}: too many segments");
         self.push(Op::Send(conn, segments));
+    }
+
+    fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>) {
+        let me = self.me;
+        let view = self.view_here(conn, "send_back");
+        assert!(!view.finished, "shard {me}: a send behind FIN on {conn:?}");
+        assert!(self.sent.insert(conn), "shard {me}: two sends in one turn for {conn:?}");
+        // The shard can no longer look at it; it is in use until the submit.
+        let bytes = self.lent[usize::from(buffer.0)].take().expect("a buffer that is on loan");
+        let batch = Batch { bytes: bytes[part].to_vec(), frames: Vec::new() };
+        let segments = Segments::One(Payload::own(batch).whole());
+        self.push(Op::SendBack(conn, buffer, segments));
     }
 
     fn shutdown(&mut self, conn: ConnId) {
