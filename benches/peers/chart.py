@@ -121,6 +121,7 @@ def draw(report):
     width = 2 * MARGIN + COLUMNS * PANEL + (COLUMNS - 1) * GAP
     height = max(heights) + MARGIN
     key = [(OURS, "ours"), ("best peer", "best"), ("other peers", "peer")]
+    key += [(", ".join(report.about["variants"]), "variant")] if report.about["variants"] else []
     x = MARGIN
     for said, name in key:
         drawn += [bar(x, TOP - 28, 14, name), text(x + 20, TOP - 17, said, colour="soft")]

@@ -205,7 +205,8 @@ def summary(report):
 def opened(report):
     """The open loops: latency of ours beside the best peer's."""
     heads = [
-        "", "p50 ms", "p99 ms", "best peer", "its p50 ms", "its p99 ms", "CPU a message beside it", "",
+        "", "p50 ms", "p99 ms", "best peer", "its p50 ms", "its p99 ms",
+        "CPU a message beside it", "",
     ]  # fmt: skip
     rows = []
     for line in report.lines:
