@@ -29,7 +29,8 @@ def run(per_cpu, p99=2000.0):
 LINE = next(line for line in lines.LINES if line.name == "echo-1")
 ABOUT = {
     "date": "2026-01-02", "cpu": "a CPU", "cpus": 2, "kernel": "6.8", "commit": "abc",
-    "versions": {}, "rounds": 3, "seconds": 1.5, "peers": ["uws", "ws"], "variants": {}, "command": "run",
+    "versions": {}, "rounds": 3, "seconds": 1.5, "peers": ["uws", "ws"], "variants": {},
+    "command": "run",
 }  # fmt: skip
 
 
