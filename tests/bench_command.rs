@@ -9,7 +9,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::thread;
 
 use serde_json::Value;
@@ -128,6 +128,24 @@ fn idle_connections_are_held_and_pings_are_answered() {
 }
 
 #[test]
+fn more_connections_than_one_table_holds_take_several_rings() {
+    let server = Server::start(&["--set", "limits.connections_max=1000"]);
+    let ringhall = Server::command();
+    let mut command = Command::new("sh");
+    // 400 descriptors: a table of 200 connections and what is spare.
+    command.args(["-c", "ulimit -n 400 && exec \"$0\" \"$@\""]).arg(ringhall.get_program());
+    for (name, _) in ringhall.get_envs() {
+        command.env_remove(name);
+    }
+    let url = format!("ws://{}", server.address());
+    command.args(["bench", "fanout", "--url", &url, "--rooms", "50", "--members", "10"]);
+    command.args(["--seconds", "0.2", "--warmup", "0", "--json"]);
+    let figures = figures(&command.output().unwrap());
+    assert_eq!(whole_run(&figures, "operations"), 10 * whole_run(&figures, "messages_sent"));
+    server.wait_counter("upgraded", |count| count == 500);
+}
+
+#[test]
 fn people_get_a_table() {
     let server = Server::start(&[]);
     let output = bench(server.address(), &["echo", "--connections", "2"]);
@@ -209,8 +227,10 @@ fn a_message_that_nobody_sent_and_a_close_are_found() {
     let closing = server(|_, _| vec![Message::Close(None)]);
     let fault_of = fault(&bench(closing, &ONE));
     assert!(fault_of.contains("closed connection 0"), "{fault_of}");
-    let endless = server(|_, _| vec![Message::Binary(Bytes::from_static(b"x"))]);
-    assert!(fault(&bench(endless, &ONE)).contains("\"x\" (1 bytes)"));
+    let short = server(|_, _| say(b"x".to_vec()));
+    assert!(fault(&bench(short, &ONE)).contains("\"x\" (1 bytes)"));
+    let binary = server(|_, bytes| vec![Message::Binary(Bytes::from(bytes))]);
+    assert!(fault(&bench(binary, &ONE)).contains("binary"));
 }
 
 #[test]

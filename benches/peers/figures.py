@@ -30,6 +30,7 @@ class Row:
     p99: float = None
     p999: float = None
     rss: float = None
+    others: float = None
     cross: float = None
 
 
@@ -38,10 +39,11 @@ def figure(name, run):
     server = run["server"]
     if name == PER_CPU:
         return server["per_cpu_second"]
+    # Of an idle run the operations are the connections that were held.
     if name == RSS:
-        return (server["rss_bytes"] - server["rss_before_bytes"]) / run["connections"]
+        return (server["rss_bytes"] - server["rss_before_bytes"]) / run["operations"]
     if name == HOLD:
-        return server["cpu_seconds"] * 1e6 / run["seconds"] / run["connections"]
+        return server["cpu_seconds"] * 1e6 / run["seconds"] / run["operations"]
     raise ValueError(name)
 
 
@@ -69,13 +71,15 @@ def summarize(line, name, runs):
         return row
     values = [figure(line.figure, run) for run in good]
     row.value, row.spread = median(values), spread(values)
-    row.per_second = middle(good, "per_second")
     row.core = middle(good, "server", "core_percent")
-    row.generator = middle(good, "generator", "busy_percent")
-    row.p50 = middle(good, "latency_us", "p50")
-    row.p99 = middle(good, "latency_us", "p99")
-    row.p999 = middle(good, "latency_us", "p999")
+    if line.figure == PER_CPU:
+        row.per_second = middle(good, "per_second")
+        row.generator = middle(good, "generator", "busy_percent")
+        row.p50 = middle(good, "latency_us", "p50")
+        row.p99 = middle(good, "latency_us", "p99")
+        row.p999 = middle(good, "latency_us", "p999")
     row.rss = middle(good, "server", "rss_bytes")
+    row.others = middle(good, "others_percent")
     row.cross = middle(good, "cross_shard_a_message")
     return row
 

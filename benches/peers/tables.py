@@ -6,6 +6,7 @@ Never: measures, draws or writes files.
 """
 
 from dataclasses import dataclass
+from statistics import median
 
 import figures
 from figures import FAIL, NOTE, PASS
@@ -19,6 +20,8 @@ away, or memory in the kernel. Each server has one core to itself and the genera
 shared box only ratios within one run mean something, and of them those well beyond the spread.
 The peers run as their own documentation does it, without a search for better settings."""
 
+# Of the servers' core, in the median.
+OTHERS_PERCENT_MAX = 10
 # Beside the requirements stands what the title of a line cannot say.
 CLOSED = "closed loop: what is in flight is fixed, so latency is backlog over throughput"
 
@@ -79,8 +82,8 @@ def times(value):
 
 
 HEADS = (
-    "server", "figure", "spread", "ratio", "a second", "core", "generator", "p50 ms", "p99 ms",
-    "p99.9 ms", "RSS MiB",
+    "server", "figure", "spread", "ratio", "a second", "core", "others", "generator", "p50 ms",
+    "p99 ms", "p99.9 ms", "RSS MiB",
 )  # fmt: skip
 
 
@@ -88,7 +91,7 @@ def cells(row, other):
     """A row as words, in the order of `HEADS`."""
     return [
         row.name, number(row.value), percent(row.spread), times(figures.ratio(row, other)),
-        number(row.per_second), percent(row.core), percent(row.generator),
+        number(row.per_second), percent(row.core), percent(row.others), percent(row.generator),
         milliseconds(row.p50), milliseconds(row.p99), milliseconds(row.p999), mebibytes(row.rss),
     ]  # fmt: skip
 
@@ -126,7 +129,7 @@ def text(report):
         said += [f"{word} {line.name}: {what}" for word, what in report.verdicts(line)]
         said.append("")
     passed, failed = counts(report)
-    return "\n".join([*said, f"{passed} passed, {failed} failed"])
+    return "\n".join([*said, disturbed(report), f"{passed} passed, {failed} failed"])
 
 
 def smoke(report):
@@ -138,6 +141,17 @@ def smoke(report):
         names = ", ".join(row.name for row in rows)
         said.append(f"{FAIL if wrong else PASS} {line.name}: {'; '.join(wrong) or names}")
     return "\n".join(said)
+
+
+def disturbed(report):
+    """How busy others kept the servers' core, and what that means for the figures."""
+    found = [row.others for line in report.lines for row in report.rows(line)]
+    found = [others for others in found if others is not None]
+    if not found:
+        return ""
+    middle, most = median(found), max(found)
+    trust = "" if middle < OTHERS_PERCENT_MAX else "; too busy a box for figures to be kept"
+    return f"others had {middle:.0f} % of the servers' core, at most {most:.0f} %{trust}"
 
 
 def counts(report):
@@ -250,7 +264,7 @@ At 70 % of the best peer's closed-loop rate, latency from the time a message was
 def page(report):
     """The run's own page."""
     said = [
-        "# Side by side", f"{about(report)}.", f"`{report.about['command']}`",
+        "# Side by side", f"{about(report)}; {disturbed(report)}.", f"`{report.about['command']}`",
         "![Ratios to the best peer](peers.svg)", LIMITS, "## Versions",
         "\n".join(f"- {name}: {what}" for name, what in report.about["versions"].items()),
         "## Summary", summary(report), "## Open loop", opened(report), "## Ours alone",

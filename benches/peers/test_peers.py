@@ -16,13 +16,13 @@ import tables
 import trials
 
 
-def run(per_cpu, p99=2000.0, **more):
+def run(per_cpu, p99=2000.0):
     return {
         "operations": 1, "seconds": 1.0, "per_second": per_cpu * 0.9,
         "server": {"per_cpu_second": per_cpu, "cpu_seconds": 0.9, "core_percent": 90.0,
                    "rss_bytes": 3_000_000, "rss_before_bytes": 1_000_000},
         "generator": {"busy_percent": 80.0},
-        "latency_us": {"p50": 1000.0, "p99": p99, "p999": 9000.0}, **more,
+        "latency_us": {"p50": 1000.0, "p99": p99, "p999": 9000.0},
     }  # fmt: skip
 
 
@@ -54,12 +54,12 @@ class Figures(unittest.TestCase):
 
     def test_memory_is_growth_a_connection(self):
         idle = replace(LINE, figure=lines.RSS)
-        self.assertEqual(figures.figure(lines.RSS, run(1, connections=1000)), 2000)
+        self.assertEqual(figures.figure(lines.RSS, run(1) | {"operations": 1000}), 2000)
         rows = [figures.Row("uws", value=256), figures.Row("ws", value=9000)]
         self.assertEqual(figures.best(idle, rows).name, "uws")
 
     def test_holding_is_microseconds_a_second_and_connection(self):
-        self.assertAlmostEqual(figures.figure(lines.HOLD, run(1, connections=1_800_000)), 0.5)
+        self.assertAlmostEqual(figures.figure(lines.HOLD, run(1) | {"operations": 1_800_000}), 0.5)
 
     def test_the_best_peer_has_the_most_and_those_without_a_figure_do_not_count(self):
         rows = [figures.Row("a", value=1), figures.Row("b", value=3), figures.Row("c")]
@@ -124,6 +124,28 @@ class Lines(unittest.TestCase):
         self.assertEqual(one[:4], ["/b/ringhall", "serve", "--shards", "1"])
         self.assertEqual(one[-4:], ["--set", "a.b=1", "--set", "server.gather_wait=0s"])
         self.assertEqual(servers.command("two", variants, []), ["x", "--port={port}"])
+
+
+class Trials(unittest.TestCase):
+    def test_a_server_that_hardly_got_its_core_says_nothing(self):
+        for core, starved in ((90, False), (9, True), (1_151_984_700, True)):
+            known = run(100)
+            known["server"]["core_percent"] = core
+            self.assertEqual(trials.starved(LINE, known, 10), starved)
+            # At a fixed rate a server may have little to do, and idle it has nothing.
+            self.assertEqual(trials.starved(replace(LINE, rate=5), known, 10), core > 150)
+            self.assertFalse(trials.starved(replace(LINE, figure=lines.RSS), known, 10))
+        self.assertTrue(trials.starved(LINE, run(100) | {"operations": 0}, 0))
+        self.assertFalse(trials.starved(LINE, {"error": "lost a byte"}, 0))
+
+    def test_it_is_tried_again_and_then_given_up(self):
+        plan = trials.Plan([], {}, 1, 1, 0, (0, 1), "")
+        runs, lengths = [run(1) | {"operations": 0}, run(100)], []
+        plan.run = lambda line, name, longer: (lengths.append(longer), runs.pop(0))[1]
+        self.assertEqual(plan.run_undisturbed(LINE, "uws"), run(100))
+        self.assertEqual(lengths, [1, 2])
+        plan.run = lambda line, name, longer: run(1) | {"operations": 0}
+        self.assertIn("too busy", plan.run_undisturbed(LINE, "uws")["error"])
 
 
 class Shown(unittest.TestCase):

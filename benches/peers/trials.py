@@ -9,15 +9,23 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import figures
 import servers
-from lines import open_loop
+from lines import PER_CPU, open_loop
 
 # Of the best peer's closed-loop rate.
 OPEN_LOOP_SHARE = 0.7
 # Beyond the window and the warm-up: connecting, above all.
 GENERATOR_SECONDS_MAX = 120
+# More than its core a server cannot have had, but for the rounding of clock ticks.
+CORE_PERCENT_MAX = 150
+# A closed loop keeps a server busy. One that had less of its core than this was not let run, and
+# what it did says nothing beside the clock ticks that it was charged for. It is tried again, in a
+# window twice as long each time.
+CORE_PERCENT_MIN = 10
+TRIES = 4
 
 
 @dataclass
@@ -31,6 +39,7 @@ class Plan:
     warmup: float
     cores: tuple
     generator: str
+    core_percent_min: float = CORE_PERCENT_MIN
     results: dict = field(default_factory=dict)
 
     def contenders(self, line):
@@ -46,13 +55,21 @@ class Plan:
                 names = self.contenders(line) if contenders is None else contenders[line.name]
                 start = number % len(names)
                 for name in names[start:] + names[:start]:
-                    run = self.run(line, name)
+                    run = self.run_undisturbed(line, name)
                     self.results.setdefault(line.name, {}).setdefault(name, []).append(run)
                     which = f"round {number + 1}/{self.rounds}"
                     say(f"{which}  {line.name}  {name}  {short(line, run)}")
 
-    def run(self, line, name):
-        """One server, one window."""
+    def run_undisturbed(self, line, name):
+        """A run in which the server had its core, if it gets one."""
+        for number in range(TRIES):
+            run = self.run(line, name, 2**number)
+            if not starved(line, run, self.core_percent_min):
+                return run
+        return {"error": f"{TRIES} times the server hardly got its core: this box is too busy"}
+
+    def run(self, line, name, longer):
+        """One server, one window, `longer` times as long as the plan says."""
         way = next((way for way in line.ways if way.name == name), None)
         flags = [*line.server, *(way.server if way else ())]
         more = way.generator if way else ()
@@ -62,16 +79,18 @@ class Plan:
             with servers.Server(who, words, self.cores[0], servers.BUILT / "logs") as server:
                 counts = line.at_home and way
                 before = server.counters() if counts else None
-                run = self.generate(line, more, server)
+                core = Core(self.cores[0], server.pid)
+                run = self.generate(line, more, server, longer)
+                run["others_percent"] = core.others_percent()
                 if counts:
                     run["cross_shard_a_message"] = crossed(before, server.counters())
                 return run
-        except servers.ServerError as error:
+        except (servers.ServerError, OSError, ValueError) as error:
             return {"error": str(error)}
 
-    def generate(self, line, more, server):
+    def generate(self, line, more, server, longer):
         """Runs the generator against a server, and gives what it said."""
-        seconds = line.seconds or self.seconds
+        seconds = (line.seconds or self.seconds) * longer
         words = [
             self.generator, "bench", *line.generator, *more,
             "--url", f"ws://127.0.0.1:{server.port}", "--pid", str(server.pid),
@@ -103,10 +122,7 @@ KEPT = (
 
 def kept(said):
     """What of the generator's JSON is recorded; digits that mean nothing are not."""
-    run = {key: rounded(said.get(key)) for key in KEPT}
-    if "connections" in said["parameters"]:
-        run["connections"] = int(said["parameters"]["connections"])
-    return run
+    return {key: rounded(said.get(key)) for key in KEPT}
 
 
 def rounded(value):
@@ -114,6 +130,37 @@ def rounded(value):
     if isinstance(value, dict):
         return {key: rounded(each) for key, each in value.items()}
     return round(value, 4) if isinstance(value, float) else value
+
+
+def starved(line, run, core_percent_min):
+    """Whether a run says nothing, since the server was not let run."""
+    if "error" in run or line.figure != PER_CPU:
+        return False
+    least = 0 if line.rate else core_percent_min
+    core = run["server"]["core_percent"]
+    return run["operations"] == 0 or not least <= core <= CORE_PERCENT_MAX
+
+
+class Core:
+    """What a core does from now on beside running one process."""
+
+    def __init__(self, core, pid):
+        self.core, self.pid = core, pid
+        self.since = self.ticks()
+
+    def ticks(self):
+        """Clock ticks of the core: all, busy, and those that the process was charged for."""
+        stat = Path("/proc/stat").read_text()
+        fields = next(each for each in stat.splitlines() if each.startswith(f"cpu{self.core} "))
+        # user nice system idle iowait irq softirq steal; guest time is within user.
+        each = [int(field) for field in fields.split()[1:9]]
+        own = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(each), sum(each) - each[3] - each[4], int(own[11]) + int(own[12])
+
+    def others_percent(self):
+        """The share of the core that went to others, interrupts among them."""
+        every, busy, own = (now - then for now, then in zip(self.ticks(), self.since))
+        return round(100 * max(busy - own, 0) / every, 1) if every else 0.0
 
 
 def crossed(before, after):

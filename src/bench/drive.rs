@@ -24,7 +24,7 @@ const OPENING: usize = 256;
 const SETTLE: Duration = Duration::from_millis(200);
 /// Time without any news after which what is still to come counts as lost.
 const STALL: Duration = Duration::from_secs(10);
-/// Wait for the server's part of the closing handshake.
+/// Wait for the next connection's end, once all were asked to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// RFC 6455 section 7.4.1: 1000, a normal closure.
 const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
@@ -252,10 +252,12 @@ impl<'a, L: Load> Driver<'a, L> {
         for number in (0..count).filter(|number| self.pool.is_open(*number)).collect::<Vec<_>>() {
             self.pool.send(number, |out| put_control(out, Opcode::Close, &NORMAL));
         }
-        let until = self.now + nanos(FAREWELL);
-        while self.pool.open_count() > 0 && self.now < until {
+        let (mut left, mut since) = (self.pool.open_count(), self.now);
+        while left > 0 && self.now - since < nanos(FAREWELL) {
             self.turn()?;
-            let left = self.pool.open_count();
+            if self.pool.open_count() < left {
+                (left, since) = (self.pool.open_count(), self.now);
+            }
             self.progress.show(self.now, || format!("closing, {left} left"));
         }
         // Not every server ends what its peer has ended.

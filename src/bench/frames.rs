@@ -2,8 +2,8 @@
 //!
 //! In:    what receives brought, cut anywhere.
 //! Out:   calls of a `Sink`.
-//! Never: copies a message that lies whole in what was received, or more of a cut one than the
-//!        sink wants kept.
+//! Never: takes a binary message, since only text is ever sent; copies a message that lies whole in
+//!        what was received, or more of a cut one than the sink wants kept.
 //!
 //! # Invariants
 //! - A connection without an incomplete message owns no memory here, but for one that had some.
@@ -178,6 +178,9 @@ fn header(bytes: &[u8]) -> Result<Option<(Frame, usize, u64)>, Fault> {
     let (Some(opcode), 0) = (opcode, first & 0x70) else {
         return Err(Fault::new(format!("the server sent a frame that begins with {first:#04x}")));
     };
+    if opcode == Opcode::Binary {
+        return Err(Fault::new("the server sent a binary message: what was sent to it is text"));
+    }
     let frame = Frame { fin: first & 0x80 != 0, opcode };
     let (at, len) = match *second {
         short @ 0..=125 => (2, u64::from(short)),
@@ -255,7 +258,7 @@ mod tests {
         let mut bytes = Vec::new();
         put_frame(&mut bytes, Opcode::Text, b"hello");
         put_frame(&mut bytes, Opcode::Ping, b"?");
-        put_frame(&mut bytes, Opcode::Binary, &[b'b'; 200]);
+        put_frame(&mut bytes, Opcode::Text, &[b'b'; 200]);
         bytes.extend_from_slice(b"\x01\x02ab\x89\x00\x00\x01c\x80\x02de");
         put_frame(&mut bytes, Opcode::Text, b"");
         put_frame(&mut bytes, Opcode::Close, b"\x03\xe8");
@@ -286,11 +289,13 @@ mod tests {
 
     #[test]
     fn what_no_server_may_send_is_a_fault() {
-        for bytes in [&b"\xc1\x00"[..], b"\x83\x00", b"\x81\x80", b"\x09\x00", b"\x80\x00"] {
+        let wrong: [&[u8]; 6] =
+            [b"\xc1\x00", b"\x83\x00", b"\x81\x80", b"\x09\x00", b"\x80\x00", b"\x82\x00"];
+        for bytes in wrong {
             let read = read(&mut None, bytes, &mut Scribe::default());
             assert!(read.is_err(), "{bytes:02x?}");
         }
-        let endless = b"\x82\x7f\x00\x00\x01\x00\x00\x00\x00\x00";
+        let endless = b"\x81\x7f\x00\x00\x01\x00\x00\x00\x00\x00";
         assert!(read(&mut None, endless, &mut Scribe::default()).is_err());
     }
 }

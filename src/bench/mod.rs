@@ -11,6 +11,7 @@
 mod answer;
 mod churn;
 mod drive;
+mod ears;
 mod fault;
 mod frames;
 mod json;
@@ -22,6 +23,7 @@ mod progress;
 mod report;
 mod rooms;
 mod routes;
+mod score;
 mod target;
 
 use std::time::Duration;
@@ -40,8 +42,9 @@ pub use pool::{End, Handler, Pool, Setup};
 pub use process::{Spent, Usage};
 pub use progress::Progress;
 pub use report::Report;
-pub use rooms::{Format, Rooms, Shape};
+pub use rooms::Rooms;
 pub use routes::Routes;
+pub use score::{Format, Shape};
 pub use target::Target;
 
 /// The subprotocol of a raw room.

@@ -35,6 +35,7 @@ impl Report {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let Measured { operations, operations_all, seconds, busy, reads, .. } = self.measured;
+        let heard = if self.is_standing() { 0 } else { operations };
         let Quantiles { p50, p90, p99, p999, max } = self.latency;
         json!({
             "bench": self.bench,
@@ -45,7 +46,7 @@ impl Report {
             "server": self.server(),
             "generator": {"busy_percent": 100.0 * busy},
             "latency_us": {"p50": p50, "p90": p90, "p99": p99, "p999": p999, "max": max},
-            "received_per_read": operations as f64 / reads.max(1) as f64,
+            "received_per_read": heard as f64 / reads.max(1) as f64,
             "whole_run": {"messages_sent": self.messages, "operations": operations_all},
             "machine": machine(),
             "commit": option_env!("GIT_COMMIT"),

@@ -15,59 +15,14 @@ use std::ops::Range;
 use crate::ws::Opcode;
 
 use super::drive::Load;
-use super::fault::{Fault, shown};
-use super::frames::{Partial, Sink, read};
+use super::ears::{JsonEar, RawEar};
+use super::fault::Fault;
+use super::frames::{Partial, read};
 use super::json;
 use super::latency::Latency;
 use super::message::{NUMBER_END, STAMP_BYTES, Stamp, Template, filler, put_control};
 use super::pool::{End, Handler, Pool};
-
-/// What travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Back from `/echo`, byte for byte.
-    Echo,
-    /// Through a raw room, byte for byte.
-    Raw,
-    /// Through a JSON room, in an envelope.
-    Json,
-}
-
-/// Who speaks to whom.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Where.
-    pub format: Format,
-    /// Rooms; for an echo, connections.
-    pub rooms: usize,
-    /// Members of each.
-    pub members: usize,
-    /// Speakers among them.
-    pub publishers: usize,
-    /// Messages of a speaker under way, in a closed loop.
-    pub window: usize,
-    /// Bytes of a payload, or of the content.
-    pub bytes: usize,
-    /// Messages a second over all speakers: an open loop.
-    pub rate: Option<f64>,
-}
-
-impl Shape {
-    /// Connections of all rooms.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.rooms * self.members
-    }
-
-    fn speakers(&self) -> usize {
-        self.rooms * self.publishers
-    }
-
-    /// The connection of a speaker.
-    fn connection(&self, speaker: usize) -> usize {
-        speaker / self.publishers * self.members + speaker % self.publishers
-    }
-}
+use super::score::{Format, Score, Shape, due_by};
 
 /// The load.
 #[derive(Debug)]
@@ -82,32 +37,6 @@ pub struct Rooms {
     speaking: bool,
 }
 
-/// What was heard, and what is to be heard.
-#[derive(Debug)]
-struct Score {
-    shape: Shape,
-    filler: Vec<u8>,
-    now: u64,
-    counted: Range<u64>,
-    /// When an open loop began.
-    begun: u64,
-    /// Messages that a member has heard of a speaker: `connection * publishers + speaker`.
-    heard: Vec<u32>,
-    /// By `speaker * window + sequence % window`: members that have not heard it; when it was sent.
-    left: Vec<u32>,
-    sent_at: Vec<u64>,
-    /// Messages of each speaker under way.
-    under_way: Vec<u32>,
-    /// Speakers that may speak.
-    ready: Vec<u32>,
-    /// The last offset that each member of a JSON room has seen.
-    offsets: Vec<u64>,
-    deliveries: u64,
-    latency: Latency,
-    pongs: Vec<(usize, Vec<u8>)>,
-    parting: bool,
-}
-
 impl Rooms {
     /// Nobody has spoken yet.
     ///
@@ -116,33 +45,16 @@ impl Rooms {
     #[must_use]
     pub fn new(shape: Shape) -> Self {
         assert!(shape.bytes >= STAMP_BYTES, "a payload of {} bytes", shape.bytes);
-        let (connections, speakers) = (shape.connections(), shape.speakers());
         let filler = filler(shape.bytes);
         let template = match shape.format {
             Format::Json => Template::new(json::BEFORE, &filler, json::AFTER),
             Format::Echo | Format::Raw => Template::new(b"", &filler, b""),
         };
-        let window = if shape.rate.is_some() { 0 } else { shape.window };
-        let score = Score {
-            filler,
-            now: 0,
-            counted: 0..0,
-            begun: 0,
-            heard: vec![0; connections * shape.publishers],
-            left: vec![0; speakers * window],
-            sent_at: vec![0; speakers * window],
-            under_way: vec![0; speakers],
-            ready: Vec::new(),
-            offsets: if shape.format == Format::Json { vec![0; connections] } else { Vec::new() },
-            deliveries: 0,
-            latency: Latency::default(),
-            pongs: Vec::new(),
-            parting: false,
-            shape,
-        };
         let mut partials = Vec::new();
-        partials.resize_with(connections, || None);
-        Self { partials, score, template, sent: vec![0; speakers], sent_all: 0, speaking: false }
+        partials.resize_with(shape.connections(), || None);
+        let sent = vec![0; shape.speakers()];
+        let score = Score::new(shape, filler);
+        Self { partials, score, template, sent, sent_all: 0, speaking: false }
     }
 
     /// Messages that were sent.
@@ -174,27 +86,18 @@ impl Rooms {
     /// Everyone whose messages all have heard says the next ones.
     fn speak_closed(&mut self, pool: &mut Pool) {
         while let Some(speaker) = self.score.ready.pop() {
-            let at = speaker as usize;
-            let (window, score) = (self.score.shape.window, &mut self.score);
-            let count = window - score.under_way[at] as usize;
-            if count == 0 {
-                continue;
+            let speaker = speaker as usize;
+            let count = self.score.grant(speaker, self.sent[speaker] as usize);
+            if count > 0 {
+                self.speak(pool, speaker, count);
             }
-            score.under_way[at] = window as u32;
-            let first = self.sent[at] as usize;
-            for sequence in first..first + count {
-                let place = at * window + sequence % window;
-                score.left[place] = score.shape.members as u32;
-                score.sent_at[place] = score.now;
-            }
-            self.speak(pool, at, count);
         }
     }
 
     /// Whatever is due by now is said, speaker after speaker: late, if it is, but not left out.
     fn speak_open(&mut self, pool: &mut Pool, rate: f64) {
         let score = &self.score;
-        let due = ((score.now - score.begun) as f64 * rate / 1e9) as u64;
+        let due = due_by(score.now - score.begun, rate);
         let (from, speakers) = (self.sent_all, score.shape.speakers() as u64);
         for at in 0..(due.saturating_sub(from)).min(speakers) {
             let count = (due - from - at).div_ceil(speakers);
@@ -282,209 +185,5 @@ impl Load for Rooms {
 
     fn part(&mut self) {
         self.score.parting = true;
-    }
-}
-
-impl Score {
-    /// A member has heard a message, all its bytes right.
-    #[inline]
-    fn heard(
-        &mut self,
-        number: usize,
-        room: usize,
-        stamp: Stamp,
-        sent: &[u32],
-    ) -> Result<(), Fault> {
-        let Shape { publishers, members, window, rate, .. } = self.shape;
-        let within = (stamp.speaker as usize).wrapping_sub(room * members);
-        if within >= publishers {
-            return Err(self.unexpected(number, room, stamp));
-        }
-        let place = number * publishers + within;
-        let speaker = room * publishers + within;
-        let sequence = self.heard[place];
-        if stamp.sequence != sequence % NUMBER_END || sequence >= sent[speaker] {
-            return Err(self.unexpected(number, room, stamp));
-        }
-        self.heard[place] = sequence + 1;
-        self.deliveries += 1;
-        let since = if let Some(rate) = rate {
-            let order = u64::from(sequence) * sent.len() as u64 + speaker as u64;
-            self.begun + ((order + 1) as f64 * 1e9 / rate) as u64
-        } else {
-            let place = speaker * window + sequence as usize % window;
-            self.left[place] -= 1;
-            if self.left[place] == 0 {
-                self.under_way[speaker] -= 1;
-                self.ready.push(speaker as u32);
-            }
-            self.sent_at[place]
-        };
-        if self.counted.contains(&since) {
-            self.latency.record(self.now.saturating_sub(since));
-        }
-        Ok(())
-    }
-
-    /// The message of this number is not the next one of that speaker.
-    #[cold]
-    fn unexpected(&self, number: usize, room: usize, stamp: Stamp) -> Fault {
-        let Shape { publishers, members, .. } = self.shape;
-        let within = (stamp.speaker as usize).wrapping_sub(room * members);
-        let Stamp { speaker, sequence } = stamp;
-        if within >= publishers {
-            return Fault::new(format!(
-                "connection {number} (room {room}) heard message {sequence} of connection \
-                 {speaker}, which does not speak there"
-            ));
-        }
-        let next = self.heard[number * publishers + within] % NUMBER_END;
-        let what = if sequence > next { "one before it was lost or comes late" } else { "twice" };
-        Fault::new(format!(
-            "connection {number} heard message {sequence} of connection {speaker} where {next} is \
-             the next one: {what}"
-        ))
-    }
-
-    /// What a payload should have been, as far as its stamp can be read.
-    #[cold]
-    fn differs(&self, number: usize, payload: &[u8]) -> Fault {
-        let stamp = Stamp::read(payload).map_or([b'?'; STAMP_BYTES], Stamp::to_bytes);
-        let at = payload.iter().skip(STAMP_BYTES).zip(&self.filler).position(|(a, b)| a != b);
-        let at = at.map_or(0, |at| at + STAMP_BYTES).saturating_sub(STAMP_BYTES);
-        let expected = [&stamp[..], &self.filler].concat();
-        if at == 0 {
-            return Fault::differs(number, &expected, payload);
-        }
-        let Fault(text) = Fault::differs(number, &expected[at..], &payload[at..]);
-        Fault(format!("{text}\n  from byte {at} of {} on", expected.len()))
-    }
-
-    fn control(&mut self, number: usize, opcode: Opcode, payload: &[u8]) -> Result<(), Fault> {
-        match opcode {
-            Opcode::Ping => self.pongs.push((number, payload.to_vec())),
-            Opcode::Close if !self.parting => {
-                let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-                let reason = shown(payload.get(2..).unwrap_or_default());
-                return Err(Fault::new(format!(
-                    "the server closed connection {number}: code {code}, reason {reason}"
-                )));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-struct RawEar<'a> {
-    score: &'a mut Score,
-    sent: &'a [u32],
-    number: usize,
-    room: usize,
-}
-
-impl Sink for RawEar<'_> {
-    const KEPT: usize = STAMP_BYTES;
-
-    #[inline]
-    fn whole(&mut self, payload: &[u8]) -> Result<(), Fault> {
-        match (Stamp::read(payload), payload.get(STAMP_BYTES..)) {
-            (Some(stamp), Some(rest)) if *rest == *self.score.filler => {
-                self.score.heard(self.number, self.room, stamp, self.sent)
-            }
-            _ => Err(self.score.differs(self.number, payload)),
-        }
-    }
-
-    fn piece(&mut self, at: usize, bytes: &[u8]) -> Result<(), Fault> {
-        let at = at - STAMP_BYTES;
-        let expected = self.score.filler.get(at..at + bytes.len()).unwrap_or_default();
-        match expected == bytes {
-            true => Ok(()),
-            false => Err(Fault::differs(self.number, expected, bytes)),
-        }
-    }
-
-    fn last(&mut self, kept: &[u8], len: usize) -> Result<(), Fault> {
-        match Stamp::read(kept) {
-            Some(stamp) if len == self.score.shape.bytes => {
-                self.score.heard(self.number, self.room, stamp, self.sent)
-            }
-            _ => Err(Fault::new(format!(
-                "connection {} received {len} bytes, {} were sent: {}",
-                self.number,
-                self.score.shape.bytes,
-                shown(kept)
-            ))),
-        }
-    }
-
-    fn control(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Fault> {
-        self.score.control(self.number, opcode, payload)
-    }
-}
-
-struct JsonEar<'a> {
-    score: &'a mut Score,
-    sent: &'a [u32],
-    number: usize,
-    room: usize,
-}
-
-impl JsonEar<'_> {
-    /// The offset is the next one: everybody in the room hears all of it in one order.
-    fn follows(&mut self, offset: u64) -> bool {
-        let last = &mut self.score.offsets[self.number];
-        let follows = offset == *last + 1;
-        *last = offset;
-        follows
-    }
-}
-
-impl Sink for JsonEar<'_> {
-    const KEPT: usize = usize::MAX;
-
-    fn whole(&mut self, text: &[u8]) -> Result<(), Fault> {
-        let content_bytes = self.score.shape.bytes;
-        match json::read(text, content_bytes) {
-            Some(json::Event::Said { room, sender, content, offset }) => {
-                let stamp = Stamp::read(content);
-                let right = room == self.room && content[STAMP_BYTES..] == *self.score.filler;
-                let Some(stamp) = stamp.filter(|stamp| right && stamp.speaker == sender) else {
-                    return Err(self.score.differs(self.number, content));
-                };
-                if !self.follows(offset) {
-                    return Err(Fault::new(format!(
-                        "connection {} heard offset {offset}, which does not follow its last one: \
-                         {}",
-                        self.number,
-                        shown(text)
-                    )));
-                }
-                self.score.heard(self.number, self.room, stamp, self.sent)
-            }
-            Some(json::Event::Joined { offset }) => {
-                self.score.offsets[self.number] = offset;
-                Ok(())
-            }
-            Some(json::Event::Announced) => Ok(()),
-            None => Err(Fault::new(format!(
-                "connection {} received what was not to come: {}",
-                self.number,
-                shown(text)
-            ))),
-        }
-    }
-
-    fn piece(&mut self, _at: usize, _bytes: &[u8]) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn last(&mut self, kept: &[u8], _len: usize) -> Result<(), Fault> {
-        self.whole(kept)
-    }
-
-    fn control(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Fault> {
-        self.score.control(self.number, opcode, payload)
     }
 }

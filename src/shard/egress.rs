@@ -25,12 +25,15 @@ use crate::room::hall::{Hall, HallId, Role};
 use crate::shard::{Shard, State};
 
 impl<I: Io> Shard<I> {
-    /// Fans out every room that spoke and every payload from elsewhere; how many these were.
-    pub(super) fn fan_out(&mut self) -> usize {
+    /// Fans out every room that spoke, but for one that is still being heard, and every payload
+    /// from elsewhere; how many these were.
+    pub(super) fn fan_out(&mut self, but: Option<u32>) -> usize {
         let mut flushed = 0;
         let mut queued = Vec::new();
         for index in std::mem::take(&mut self.state.dirty_halls) {
-            if let Some(payload) = self.state.flush_hall(index) {
+            if but == Some(index) {
+                self.state.dirty_halls.push(index);
+            } else if let Some(payload) = self.state.flush_hall(index) {
                 flushed += 1;
                 self.give_hall(index, &payload, &mut queued);
             }
@@ -60,6 +63,7 @@ impl<I: Io> Shard<I> {
             Share::Queued(id, before) => queued.push((id, before)),
         });
         state.sends += sends;
+        state.deliveries += sends;
         let deliveries = (frames * hall.members.len()) as u64;
         if let Some(home) = hall.home_mut() {
             home.deliveries += deliveries;

@@ -21,6 +21,7 @@ pub mod mailbox;
 pub mod members;
 pub mod moving;
 pub mod opening;
+pub mod receive;
 pub mod shared;
 pub mod spread;
 pub mod tick;
@@ -118,7 +119,7 @@ pub struct State {
     pub(crate) epochs: Epochs,
     pub(crate) random: fastrand::Rng,
     /// Connections with something to receive.
-    pub(crate) ready: VecDeque<ConnId>,
+    pub(crate) ready: Vec<ConnId>,
     /// Answers of echoes, in the buffers that they were received in.
     pub(crate) echoes: Vec<Echo>,
     /// Connections with something to send.
@@ -148,6 +149,8 @@ pub struct State {
     pub(crate) buffers: usize,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
+    /// Of these, the ones that carried a room's payload.
+    pub(crate) deliveries: usize,
     pub(crate) recent_completions: usize,
     pub(crate) warnings: crate::warn::Quiet,
 }
@@ -172,7 +175,7 @@ impl<I: Io> Shard<I> {
             wheel: Wheel::default(),
             epochs: Epochs::new(setup.shared.seed, setup.id.0),
             random: fastrand::Rng::with_seed(setup.seed),
-            ready: VecDeque::new(),
+            ready: Vec::new(),
             echoes: Vec::new(),
             dirty: Vec::new(),
             finishing: Vec::new(),
@@ -190,6 +193,7 @@ impl<I: Io> Shard<I> {
             buffers: io.buffers_free(),
             saturation: Saturation::default(),
             sends: 0,
+            deliveries: 0,
             recent_completions: 0,
             warnings: crate::warn::Quiet::default(),
             shared: setup.shared,
@@ -273,7 +277,7 @@ impl State {
         } else if !conn.flags.has(Flags::READY) {
             conn.flags.set(Flags::READY);
             if !conn.flags.has(Flags::PAUSED) {
-                self.ready.push_back(id);
+                self.ready.push(id);
             }
         }
     }

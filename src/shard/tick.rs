@@ -8,12 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::counters::Counter;
-use crate::io::{Completion, Io, Patience, Wait};
-use crate::limits::RECEIVE_STRIDE;
+use crate::io::{Completion, Io, Wait};
 use crate::shard::Shard;
 use crate::time::Now;
-
-use crate::conn::Flags;
 
 /// What the host should do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +30,7 @@ impl<I: Io> Shard<I> {
     /// Runs one turn.
     pub fn turn(&mut self, now: Now) -> Next {
         self.state.now = now;
-        self.state.sends = 0;
+        (self.state.sends, self.state.deliveries) = (0, 0);
         self.orders(); //                     limits, shutdown
         let mut work = self.reap(); //        who is readable, what arrived, what fell short
         self.note_completions(work);
@@ -44,16 +41,16 @@ impl<I: Io> Shard<I> {
         work += self.timers(); //             heartbeats and other deadlines, summaries
         work += self.drain(); //              a shutdown's next few farewells
         self.keep_budget(); //                the slowest pay if all queues together are too much
-        let flushed = self.fan_out(); //      rooms x members -> one payload -> sends
+        work += self.fan_out(None); //        rooms x members -> one payload -> sends
         self.send_back(); //                  echoes, out of the buffers that they came in
         self.flush(); //                      whoever has anything else to be sent
         self.post(); //                       mail out, bells
         self.settle(work);
         self.io.submit(self.patience());
-        self.next(work + flushed)
+        self.next(work)
     }
 
-    fn reap(&mut self) -> usize {
+    pub(super) fn reap(&mut self) -> usize {
         let mut reaped = 0;
         while let Some(completion) = self.io.reap() {
             reaped += 1;
@@ -81,47 +78,7 @@ impl<I: Io> Shard<I> {
     /// How many completions a turn begins with, of late: what a busy shard waits for.
     fn note_completions(&mut self, reaped: usize) {
         let recent = self.state.recent_completions;
-        self.state.recent_completions = reaped.max(recent - recent / 8);
-    }
-
-    /// Receives from everybody who was readable when the turn began, a stride at a time, and takes
-    /// in what came. So what the rooms say this turn is fanned out with it, and an echo is sent
-    /// while its socket is still in the cache. At most one buffer a connection and turn.
-    fn receive(&mut self) -> usize {
-        let mut readable = self.state.ready.len();
-        let mut work = 0;
-        while readable > 0 {
-            let stride = readable.min(RECEIVE_STRIDE);
-            readable -= stride;
-            self.send_back();
-            if self.queue_receives(stride) == 0 {
-                break;
-            }
-            self.io.submit(Wait::No);
-            work += self.reap();
-        }
-        work
-    }
-
-    /// Gives the next `count` readable connections a buffer each, as long as there are any.
-    fn queue_receives(&mut self, count: usize) -> usize {
-        let buffers = self.io.buffers_free();
-        let mut queued = 0;
-        for _ in 0..count {
-            if queued == buffers {
-                break;
-            }
-            let Some(id) = self.state.ready.pop_front() else { break };
-            let Some(conn) = self.state.conns.get(id) else { continue };
-            if conn.flags.has(Flags::PAUSED.with(Flags::RECEIVING)) {
-                continue;
-            }
-            conn.flags.clear(Flags::READY);
-            conn.flags.set(Flags::RECEIVING);
-            self.io.recv(id, Patience::DontWait);
-            queued += 1;
-        }
-        queued
+        self.state.recent_completions = reaped.max(recent * 7 / 8);
     }
 
     fn post(&mut self) {
@@ -145,11 +102,11 @@ impl<I: Io> Shard<I> {
         self.resume_accepting();
     }
 
-    /// A turn with many sends waits a little, so that the next one has more to join: for as many
+    /// A turn with many deliveries waits a little, so that the next has more to join: for as many
     /// completions as recent turns had (DESIGN D6).
     fn patience(&self) -> Wait {
         let limits = &self.state.limits;
-        if self.state.sends < limits.gather_sends || limits.gather_wait.is_zero() {
+        if self.state.deliveries < limits.gather_sends || limits.gather_wait.is_zero() {
             return Wait::No;
         }
         let count = self.state.recent_completions.clamp(1, limits.gather_max.max(1));
