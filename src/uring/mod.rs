@@ -24,6 +24,7 @@ mod completions;
 mod error;
 mod half_closes;
 mod operations;
+mod pages;
 mod parcels;
 mod ring;
 mod sends;
@@ -53,6 +54,7 @@ use self::sends::Sends;
 use self::sockets::{Adoptions, Asks};
 
 pub use self::error::{KERNEL_MIN, SetupError};
+pub use self::pages::small_pages;
 
 /// Enters that one submit repeats while the kernel has more to do: each runs at least 20 pieces of
 /// task work. A bound, so that a flood of events cannot keep a turn from beginning.
