@@ -38,6 +38,7 @@ pub mod control;
 pub mod host;
 
 // The cold half.
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod probe;

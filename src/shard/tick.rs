@@ -60,7 +60,7 @@ impl<I: Io> Shard<I> {
                 Completion::Peer { conn, address } => self.peer_known(conn, address),
                 Completion::Readable { conn, hangup, armed } => self.readable(conn, hangup, armed),
                 Completion::Writable { conn } => self.writable(conn),
-                Completion::Received { conn, outcome } => self.received(conn, outcome),
+                Completion::Received { conn, outcome, .. } => self.received(conn, outcome),
                 Completion::Fell { conn, rest, error } => self.fell(conn, rest, error),
                 Completion::Arrived { slot, parcel } => self.arrived(slot, &parcel),
                 Completion::Departed { conn } => self.departed(conn),

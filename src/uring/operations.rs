@@ -90,6 +90,16 @@ impl Io for UringIo {
         self.push(&entry.flags(Flags::BUFFER_SELECT).user_data(tag.bits()));
     }
 
+    fn recv_standing(&mut self, conn: ConnId) {
+        // Where its end is not reaped yet, reaping it will say that there is none.
+        if self.ledger.armed.is_armed(conn, Watch::Recv) {
+            return;
+        }
+        let tag = self.ledger.armed.arm(conn, Watch::Recv);
+        let entry = opcode::RecvMulti::new(Fixed(conn.slot), buffers::GROUP).build();
+        self.push(&entry.user_data(tag.bits()));
+    }
+
     fn poll_readable(&mut self, conn: ConnId) {
         self.poll(conn, Watch::Read, INPUT, true);
     }

@@ -311,7 +311,7 @@ impl World {
         let mut bytes = Vec::new();
         let outcome = self.receive_into(shard, id, &mut bytes);
         self.note(|| format!("{shard}: {conn:?} receives {outcome:?}"));
-        let completion = Completion::Received { conn, outcome };
+        let completion = Completion::Received { conn, outcome, armed: false };
         self.rings[shard].posted.push_back(Entry { completion, bytes });
     }
 
@@ -393,7 +393,7 @@ impl World {
         slot.write_armed = false;
         if std::mem::take(&mut slot.recv_waits) {
             let outcome = Err(Errno::CANCELED);
-            self.post(shard, Completion::Received { conn, outcome });
+            self.post(shard, Completion::Received { conn, outcome, armed: false });
         }
     }
 

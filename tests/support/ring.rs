@@ -108,7 +108,7 @@ impl Rig {
     /// Waits for the end of a receive.
     pub fn received(&mut self, of: ConnId) -> Result<Input, Errno> {
         self.wait(|completion| match completion {
-            Completion::Received { conn, outcome } if *conn == of => Some(*outcome),
+            Completion::Received { conn, outcome, .. } if *conn == of => Some(*outcome),
             _ => None,
         })
     }
