@@ -198,6 +198,11 @@ pub trait Io {
     fn disarm(&mut self, conn: ConnId);
     /// Sends the segments, in order, as far as the socket takes them at once.
     fn send(&mut self, conn: ConnId, segments: Segments);
+    /// As [`Io::send`], where FIN follows as soon as it is known that the kernel took all: the last
+    /// bytes may wait for it, so that both fit one packet.
+    fn send_last(&mut self, conn: ConnId, segments: Segments) {
+        self.send(conn, segments);
+    }
     /// Sends a part of a received buffer, as [`Io::send`] does, and then releases the buffer.
     fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>);
     /// Sends FIN; receiving goes on.

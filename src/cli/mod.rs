@@ -30,7 +30,8 @@ Examples:
   ringhall serve --listen 0.0.0.0:8000 --log debug
   ringhall --set client.queue_bytes=2MiB    set any key
   ringhall config default                   every key, with its default and range
-  ringhall config check --config F          is this file right?")]
+  ringhall config check --config F          is this file right?
+  ringhall bench echo --url ws://127.0.0.1:8000   how fast is it, and is every byte right?")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

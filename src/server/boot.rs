@@ -99,6 +99,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     let wanted = config.connections_max.number();
     let shards = shards_for(config.shards.number(), facts.cpus.len(), facts.nofile.soft, wanted)
         .map_err(|error| RunError(error.to_string()))?;
+    spare_memory(shards, facts.cpus.len());
     let capacity = Capacity::of(&facts, shards);
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
@@ -311,6 +312,16 @@ fn raise_nofile() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
+    }
+}
+
+/// Shards beyond one a CPU are there for their tables' sake: each has a few megabytes, and huge
+/// pages, half empty, were a third of what a connection cost (`benches/million`).
+fn spare_memory(shards: usize, cpus: usize) {
+    if shards > cpus
+        && let Err(error) = uring::small_pages()
+    {
+        tracing::warn!(%error, "huge pages stay on: a connection costs more memory");
     }
 }
 

@@ -86,13 +86,18 @@ impl<I: Io> Shard<I> {
                 self.state.notify_lag(id);
             }
             let Some(conn) = self.state.conns.get(id) else { continue };
+            let is_closing = conn.is_closing();
             let Some(egress) = &mut conn.egress else {
                 self.finish_soon(id);
                 continue;
             };
             if let Some(segments) = egress.take() {
                 self.state.sends += 1;
-                self.io.send(id, segments);
+                if is_closing && egress.is_empty() {
+                    self.io.send_last(id, segments);
+                } else {
+                    self.io.send(id, segments);
+                }
             }
             if egress.is_empty() {
                 conn.egress = None;

@@ -19,6 +19,8 @@ pub mod egress;
 pub mod ingress;
 pub mod mailbox;
 pub mod members;
+pub mod moving;
+pub mod opening;
 pub mod receive;
 pub mod shared;
 pub mod spread;

@@ -94,7 +94,7 @@ impl Wheel {
     }
 
     /// The next connection whose bucket has come up, taken out; with it, the tick it is due at.
-    fn pop(&mut self, conns: &mut Table, now: Now) -> Option<(u32, u32)> {
+    pub fn pop(&mut self, conns: &mut Table, now: Now) -> Option<(u32, u32)> {
         let current = self.tick_at(now);
         loop {
             let slot = self.heads[(self.hand % BUCKETS) as usize];

@@ -24,6 +24,7 @@ mod completions;
 mod error;
 mod half_closes;
 mod operations;
+mod pages;
 mod parcels;
 mod ring;
 mod sends;
@@ -53,6 +54,7 @@ use self::sends::Sends;
 use self::sockets::{Adoptions, Asks};
 
 pub use self::error::{KERNEL_MIN, SetupError};
+pub use self::pages::small_pages;
 
 /// What [`Setup::enters_max`] is for a shard: all that a thousand connections have to say, and a
 /// flood of events still cannot keep a turn from beginning.
