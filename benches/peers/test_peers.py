@@ -166,6 +166,10 @@ class Shown(unittest.TestCase):
         self.assertIn(tables.summary(self.report), tables.page(self.report))
         self.assertIn("](runs/x/peers.svg)", tables.readme(self.report, "runs/x"))
 
+    def test_ours_stands_beside_the_best_of_all_peers(self):
+        said = tables.text(report([run(150)], [run(100)], [run(120)]))
+        self.assertIn("PASS echo-1: 1.25 x ws", said)
+
     def test_numbers_have_three_digits(self):
         values = (None, 0.5, 256, 1000, 18_300, 275_600, 2_716_000)
         said = ["-", "0.50", "256", "1.00 k", "18.3 k", "276 k", "2.72 M"]
