@@ -2,7 +2,7 @@
 //!
 //! In:    numbers to open; bytes to send, gathered while a turn lasts.
 //! Out:   calls of a `Handler`; sockets of its own on one or more rings of this thread.
-//! Never: knows a frame, waits, or allocates for a message.
+//! Never: knows a frame, waits (but where it is told to sleep), or allocates for a message.
 //!
 //! # Why several rings
 //! A ring's table holds as many sockets as a process may have descriptors, and every ring has one
@@ -15,6 +15,10 @@
 //!   way there.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::id::ConnId;
 use crate::io::{CloseHow, Completion, Errno, Input, Io, Parcel, Segments, Wait};
@@ -140,6 +144,8 @@ pub struct Pool {
     resuming: Vec<u32>,
     open: usize,
     reads: u64,
+    /// What all rings ring while this thread sleeps.
+    bell: OwnedFd,
 }
 
 impl Pool {
@@ -176,7 +182,15 @@ impl Pool {
             };
             UringIo::new(setup).map_err(|error| Fault::new(error.to_string()))
         };
-        let rings = (0..count).map(|_| ring()).collect::<Result<Vec<_>, _>>()?;
+        let mut rings = (0..count).map(|_| ring()).collect::<Result<Vec<_>, _>>()?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .and_then(|bell| {
+                let told =
+                    rings.iter_mut().try_for_each(|ring| ring.register_eventfd(bell.as_fd()));
+                told.map(|()| bell)
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            })
+            .map_err(|error| Fault::new(format!("no eventfd to sleep on: {error}")))?;
         Ok(Self {
             tenants: vec![vec![u32::MAX; slots]; count],
             rings,
@@ -195,6 +209,7 @@ impl Pool {
             resuming: Vec::new(),
             open: 0,
             reads: 0,
+            bell,
         })
     }
 
@@ -285,6 +300,30 @@ impl Pool {
             ring.submit(Wait::No);
         }
         busy
+    }
+
+    /// Sleeps until something happens, at most so long: for whoever leaves the cores to the server
+    /// while there is nothing to do. What was gathered goes first.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn sleep(&mut self, at_most: Duration) -> Result<(), Fault> {
+        self.submit();
+        if self.resuming.is_empty() && self.rings.iter_mut().all(UringIo::prepare_sleep) {
+            let at_most = Timespec::try_from(at_most).ok();
+            let waited = poll(&mut [PollFd::new(&self.bell, PollFlags::IN)], at_most.as_ref());
+            if let Err(error) = waited
+                && error != Errno::INTR
+            {
+                return Err(Fault::new(format!("cannot wait for the server: {error}")));
+            }
+            // Nothing to read says that the time is over.
+            let _rung = rustix::io::read(&self.bell, &mut [0; 8]);
+        }
+        for ring in &mut self.rings {
+            ring.wakeups(false);
+        }
+        Ok(())
     }
 
     /// The turn's bytes become one payload, and a segment of it a connection.

@@ -13,8 +13,6 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 pub const TEXT: u8 = 0x81;
 pub const BINARY: u8 = 0x82;
 pub const CLOSE: u8 = 0x88;
-pub const PING: u8 = 0x89;
-pub const PONG: u8 = 0x8a;
 
 /// The request that upgrades on `path`.
 pub fn upgrade(path: &str) -> Vec<u8> {

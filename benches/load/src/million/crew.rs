@@ -1,12 +1,14 @@
 //! Turns what members hear into counts and answers.
 //!
-//! In:    what the fleet received, member by member.
+//! In:    what the pool received, member by member.
 //! Out:   counts; pongs, answers to closes; who has gone and may come back.
 //! Never: begins anything by itself.
 
-use std::io;
+use std::fmt::Write as _;
 
-use super::fleet::{Ear, Outbox};
+use ringhall::bench::{End, Fault, Handler, Partial, Pool, Sink, put_control, read};
+use ringhall::ws::Opcode;
+
 use super::member::{self, Heard, Member, ROOM};
 use crate::wire;
 
@@ -40,24 +42,39 @@ pub struct Crew {
     pub counts: Counts,
     /// Members that have left and whose connection has ended.
     pub gone: Vec<u32>,
+    partials: Vec<Option<Box<Partial>>>,
+    answers: Vec<(u32, Opcode, Vec<u8>)>,
 }
 
 impl Crew {
     /// So many, in rooms of ten.
     pub fn new(members: usize) -> Self {
-        let members = vec![Member::default(); members];
-        Self { members, counts: Counts::default(), gone: Vec::new() }
+        Self {
+            members: vec![Member::default(); members],
+            counts: Counts::default(),
+            gone: Vec::new(),
+            partials: std::iter::repeat_with(|| None).take(members).collect(),
+            answers: Vec::new(),
+        }
     }
 
-    /// A member's close frame.
-    pub fn leave(&mut self, number: u32) -> Vec<u8> {
+    /// A member begins the closing handshake.
+    pub fn leave(&mut self, pool: &mut Pool, number: u32) {
         self.members[number as usize].closing = true;
-        masked(wire::CLOSE, &NORMAL.to_be_bytes())
+        pool.send(number as usize, |out| put_control(out, Opcode::Close, &NORMAL.to_be_bytes()));
     }
 
-    /// A member's message.
-    pub fn word(number: u32) -> Vec<u8> {
-        masked(wire::TEXT, member::message(number).as_bytes())
+    /// A member says its one message.
+    pub fn say(pool: &mut Pool, number: u32) {
+        let message = member::message(number);
+        pool.send(number as usize, |out| wire::put_masked(out, wire::TEXT, message.as_bytes()));
+    }
+
+    /// Answers what has to be answered.
+    pub fn answer(&mut self, pool: &mut Pool) {
+        for (number, opcode, payload) in self.answers.drain(..) {
+            pool.send(number as usize, |out| put_control(out, opcode, &payload));
+        }
     }
 
     /// Whether in each room everyone has heard of everyone who came later, and of nobody twice:
@@ -81,74 +98,93 @@ impl Crew {
         }
         Ok(())
     }
-
-    fn heard(
-        &mut self,
-        number: u32,
-        heard: Heard,
-        frame: &[u8],
-        out: &mut Outbox,
-    ) -> io::Result<()> {
-        let member = &mut self.members[number as usize];
-        let counts = &mut self.counts;
-        match heard {
-            Heard::Joined => counts.joined += 1,
-            Heard::Message => counts.messages += 1,
-            Heard::News => counts.news += 1,
-            Heard::Farewell => counts.farewells += 1,
-            // RFC 6455 section 5.5.1: nothing follows the close frame that was sent.
-            Heard::Ping if member.closing => {}
-            Heard::Ping => {
-                counts.pings += 1;
-                let ping = wire::frame(frame).map_or(&[][..], |ping| ping.payload);
-                out.say(number, masked(wire::PONG, ping));
-            }
-            Heard::Close(NORMAL) if member.closing => {}
-            Heard::Close(RESTART) if member.warned && !member.closing => {
-                member.closing = true;
-                counts.restarts += 1;
-                out.say(number, masked(wire::CLOSE, &RESTART.to_be_bytes()));
-            }
-            Heard::Close(code) => {
-                return Err(io::Error::other(format!("member {number} closed: {code} {member:?}")));
-            }
-        }
-        Ok(())
-    }
 }
 
-impl Ear for Crew {
-    fn opened(&mut self, number: u32) -> Vec<u8> {
-        wire::upgrade(&member::path(number))
+impl Handler for Crew {
+    fn put_path(&self, number: usize, path: &mut String) {
+        // Writing to a string does not fail.
+        let _ = write!(path, "/ws/r{}/u{number}", number / ROOM as usize);
     }
 
-    fn hear(&mut self, number: u32, bytes: &[u8], out: &mut Outbox) -> io::Result<usize> {
-        let mut used = 0;
-        while used < bytes.len() {
-            let member = &mut self.members[number as usize];
-            let next = member.hear(number, &bytes[used..]).map_err(io::Error::other)?;
-            let Some((heard, len)) = next else { break };
-            self.heard(number, heard, &bytes[used..used + len], out)?;
-            used += len;
-        }
-        Ok(used)
+    fn opened(&mut self, _number: usize) -> Result<(), Fault> {
+        Ok(())
     }
 
-    fn ended(&mut self, number: u32) -> io::Result<()> {
-        let member = &self.members[number as usize];
-        if !member.closing {
-            return Err(io::Error::other(format!("member {number} got FIN without a close frame")));
+    fn received(&mut self, number: usize, bytes: &[u8]) -> Result<(), Fault> {
+        let mut ear = Ear {
+            number: number as u32,
+            member: &mut self.members[number],
+            counts: &mut self.counts,
+            answers: &mut self.answers,
+        };
+        read(&mut self.partials[number], bytes, &mut ear)
+    }
+
+    fn ended(&mut self, number: usize, end: End) -> Result<(), Fault> {
+        let member = &self.members[number];
+        if !member.closing || end != End::Closed {
+            return Err(Fault::new(format!("member {number} was cut ({end:?}): {member:?}")));
         }
         self.counts.ended += 1;
         if !member.warned {
-            self.gone.push(number);
+            self.gone.push(number as u32);
         }
         Ok(())
     }
 }
 
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(payload.len() + 6);
-    wire::put_masked(&mut frame, first, payload);
-    frame
+/// One member, while it hears.
+struct Ear<'a> {
+    number: u32,
+    member: &'a mut Member,
+    counts: &'a mut Counts,
+    answers: &'a mut Vec<(u32, Opcode, Vec<u8>)>,
+}
+
+impl Sink for Ear<'_> {
+    // All that a member is sent is shorter: it comes whole, or kept whole.
+    const KEPT: usize = 256;
+
+    fn whole(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        match self.member.hear(self.number, payload).map_err(Fault::new)? {
+            Heard::Joined => self.counts.joined += 1,
+            Heard::Message => self.counts.messages += 1,
+            Heard::News => self.counts.news += 1,
+            Heard::Farewell => self.counts.farewells += 1,
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, at: usize, bytes: &[u8]) -> Result<(), Fault> {
+        let len = at + bytes.len();
+        Err(Fault::new(format!("member {}: a message of {len} bytes or more", self.number)))
+    }
+
+    fn last(&mut self, kept: &[u8], _len: usize) -> Result<(), Fault> {
+        self.whole(kept)
+    }
+
+    fn control(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Fault> {
+        let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+        let Self { number, member, counts, answers } = self;
+        match (opcode, code) {
+            // RFC 6455 section 5.5.1: nothing follows the close frame that was sent.
+            (Opcode::Ping, _) if member.closing => {}
+            (Opcode::Ping, _) => {
+                counts.pings += 1;
+                answers.push((*number, Opcode::Pong, payload.to_vec()));
+            }
+            (Opcode::Close, Some(NORMAL)) if member.closing => {}
+            (Opcode::Close, Some(RESTART)) if member.warned && !member.closing => {
+                member.closing = true;
+                counts.restarts += 1;
+                answers.push((*number, Opcode::Close, payload[..2].to_vec()));
+            }
+            _ => {
+                let what = format!("member {number} got {opcode:?} {code:?}: {member:?}");
+                return Err(Fault::new(what));
+            }
+        }
+        Ok(())
+    }
 }

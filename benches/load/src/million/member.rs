@@ -1,10 +1,8 @@
 //! Turns what one member of a room of ten is sent into what it has heard, and judges it.
 //!
-//! In:    bytes of the server, from the 101 on.
-//! Out:   what happened, and whether it may: who joined, left and spoke, pings, the end.
+//! In:    the server's text messages.
+//! Out:   what happened, and whether it may: who joined, left and spoke, the farewell.
 //! Never: knows a socket; lets a byte pass that it cannot explain.
-
-use crate::wire;
 
 /// Members of a room.
 pub const ROOM: u32 = 10;
@@ -23,18 +21,13 @@ pub enum Heard {
     Message,
     /// Somebody came or went.
     News,
-    /// A ping, which it has to answer.
-    Ping,
     /// The server shuts down.
     Farewell,
-    /// A close frame with this code, which it has to answer where it did not begin.
-    Close(u16),
 }
 
 /// One member: what it has heard of the ten of its room.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Member {
-    upgraded: bool,
     joined: bool,
     /// It was told that the server shuts down.
     pub warned: bool,
@@ -48,11 +41,6 @@ pub struct Member {
     pub news: u8,
     /// Its closing handshake has begun.
     pub closing: bool,
-}
-
-/// What a member asks for.
-pub fn path(member: u32) -> String {
-    format!("/ws/r{}/u{member}", member / ROOM)
 }
 
 /// What it says, once.
@@ -81,31 +69,15 @@ impl Member {
         self.spoken == ALL
     }
 
-    /// The next thing in `bytes`, and how many bytes it takes; `None` while it is incomplete.
+    /// Takes a text message.
     ///
     /// # Errors
     /// What should not have been sent.
-    pub fn hear(&mut self, number: u32, bytes: &[u8]) -> Result<Option<(Heard, usize)>, String> {
-        if !self.upgraded {
-            let Some(end) = wire::answer(bytes)? else { return Ok(None) };
-            self.upgraded = true;
-            return Ok(self.hear(number, &bytes[end..])?.map(|(heard, used)| (heard, used + end)));
-        }
-        let Some(frame) = wire::frame(bytes) else { return Ok(None) };
-        let heard = match frame.first {
-            wire::TEXT => self.text(number, frame.payload),
-            wire::PING => Ok(Heard::Ping),
-            wire::CLOSE => {
-                let code = frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code));
-                code.map(Heard::Close).ok_or("no code")
-            }
-            _ => Err("unknown frame"),
-        };
-        let heard = heard.map_err(|what| {
-            let text = String::from_utf8_lossy(frame.payload);
-            format!("member {number}: {what} in {:#x} {text} ({self:?})", frame.first)
-        })?;
-        Ok(Some((heard, frame.len)))
+    pub fn hear(&mut self, number: u32, text: &[u8]) -> Result<Heard, String> {
+        self.text(number, text).map_err(|what| {
+            let text = String::from_utf8_lossy(text);
+            format!("member {number}: {what}: {text} ({self:?})")
+        })
     }
 
     fn text(&mut self, number: u32, text: &[u8]) -> Result<Heard, &'static str> {
@@ -196,27 +168,25 @@ fn digits(bytes: &[u8]) -> Option<(u32, &[u8])> {
 mod tests {
     use super::*;
 
-    fn framed(text: &str) -> Vec<u8> {
-        let mut frame = vec![wire::TEXT, u8::try_from(text.len()).unwrap()];
-        frame.extend_from_slice(text.as_bytes());
-        frame
-    }
-
-    fn said(who: u32, offset: u32) -> Vec<u8> {
-        framed(&format!(
+    fn said(who: u32, offset: u32) -> String {
+        format!(
             "{{\"room\":\"r4\",\"sender\":\"u{who}\",\"content\":\"a word of u{who}\",\
              \"offset\":{offset}}}"
-        ))
+        )
     }
 
-    fn news(who: u32, what: &str) -> Vec<u8> {
-        framed(&format!(
+    fn news(who: u32, what: &str) -> String {
+        format!(
             "{{\"room\":\"r4\",\"sender\":\"system\",\"content\":\"u{who} has {what} the room\"}}"
-        ))
+        )
     }
 
     fn seated() -> Member {
-        Member { upgraded: true, joined: true, present: ALL, ..Member::default() }
+        Member { joined: true, present: ALL, ..Member::default() }
+    }
+
+    fn hears(member: &mut Member, text: &str) -> Result<Heard, String> {
+        member.hear(41, text.as_bytes())
     }
 
     #[test]
@@ -224,49 +194,39 @@ mod tests {
         let mut member = seated();
         for place in 0..ROOM {
             assert!(!member.heard_all());
-            let frame = said(40 + place, place + 1);
-            assert_eq!(member.hear(41, &frame), Ok(Some((Heard::Message, frame.len()))));
+            assert_eq!(hears(&mut member, &said(40 + place, place + 1)), Ok(Heard::Message));
         }
         assert!(member.heard_all());
     }
 
     #[test]
     fn what_nobody_said_is_refused() {
-        for (frame, why) in [
+        for (text, why) in [
             (said(50, 1), "a stranger"),
             (said(42, 2), "not the next offset"),
+            (said(42, 1).replace("word", "ward"), "no content"),
+            (said(42, 1).replace("of u42", "of u43"), "other words"),
             (news(43, "joined"), "old news"),
             (news(53, "left"), "a stranger"),
-            (framed("{\"room\":\"r5\"}"), "another room"),
-            (framed("{\"type\":\"lag\"}"), "something else"),
-            (vec![wire::BINARY, 0], "unknown frame"),
+            ("{\"room\":\"r5\"}".to_owned(), "another room"),
+            ("{\"type\":\"lag\"}".to_owned(), "something else"),
         ] {
-            let error = seated().hear(41, &frame).unwrap_err();
+            let error = hears(&mut seated(), &text).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
         let mut member = seated();
-        member.hear(41, &said(42, 1)).unwrap();
-        assert!(member.hear(41, &said(42, 2)).unwrap_err().contains("a repetition"));
-        let mut wrong = said(42, 2);
-        let at = wrong.windows(4).position(|part| part == b"word").unwrap();
-        wrong[at] ^= 1;
-        assert!(member.hear(41, &wrong).unwrap_err().contains("no content"));
+        assert_eq!(hears(&mut member, &said(42, 1)), Ok(Heard::Message));
+        assert!(hears(&mut member, &said(42, 2)).unwrap_err().contains("a repetition"));
+        let early = hears(&mut Member::default(), &said(42, 1)).unwrap_err();
+        assert!(early.contains("before the welcome"), "{early}");
     }
 
     #[test]
     fn a_return_is_told_of_by_a_leave_and_a_join() {
         let mut member = seated();
-        assert_eq!(member.hear(41, &news(43, "left")).unwrap().unwrap().0, Heard::News);
+        assert_eq!(hears(&mut member, &news(43, "left")), Ok(Heard::News));
         assert!(!member.knows_all());
-        member.hear(41, &news(43, "joined")).unwrap();
+        assert_eq!(hears(&mut member, &news(43, "joined")), Ok(Heard::News));
         assert!(member.knows_all() && member.news == 2);
-    }
-
-    #[test]
-    fn an_incomplete_frame_is_waited_for() {
-        let frame = said(42, 1);
-        for cut in 0..frame.len() {
-            assert_eq!(seated().hear(41, &frame[..cut]), Ok(None));
-        }
     }
 }

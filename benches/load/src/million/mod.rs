@@ -9,10 +9,8 @@
 //! all of them in good order.
 
 mod crew;
-mod fleet;
 pub mod holding;
 mod member;
-mod progress;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -21,11 +19,10 @@ use crate::Options;
 use crate::memory::{self, Memory};
 use crate::report::Report;
 use crate::server::Server;
-use crate::taken::{SLABS, Taken, sum};
+use crate::taken::{Taken, sum};
 use crew::{Counts, Crew};
-use fleet::Fleet;
 use member::ROOM;
-use progress::Progress;
+use ringhall::bench::{Pool, Progress, Routes, Setup, Target, Upgrade};
 
 /// Joins, messages and returns that are under way at once: enough for each of 57 shards to have
 /// something to do whenever it gets a core.
@@ -39,12 +36,16 @@ const ROUNDS: usize = 6;
 const SHARE: usize = 10;
 /// Nothing has happened for so long: something was lost.
 const STALL: Duration = Duration::from_secs(30);
+/// Characters of the progress bar.
+const BAR: usize = 40;
 const NAP: Duration = Duration::from_millis(50);
 /// Time for allocators and the kernel to give back what they give back.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Targets, in bytes a connection.
 const USER_BYTES_MAX: f64 = 300.0;
 const KERNEL_BYTES_MAX: f64 = 4200.0;
+/// What a standing receive takes beside its `io_kiocb`.
+const RECEIVE_SLABS: [&str; 2] = ["kmalloc-512", "kmalloc-96"];
 /// From how many on they hold: below, what every shard has once weighs too much.
 const TARGETS_FROM: usize = 500_000;
 
@@ -60,7 +61,7 @@ pub fn run(options: &Options) -> io::Result<Report> {
     // A generator that shares the cores may be late with an answer; it is not to be cut for that.
     let settings = [format!("shutdown.grace={grace}s"), "client.close_timeout=30s".to_owned()];
     let mut stage = Stage::open(options, count, &settings)?;
-    let rings = stage.fleet.rings();
+    let rings = stage.pool.rings();
     report.say(format_args!("{count} members in rooms of {ROOM}; {rings} rings of the generator"));
     let (before, user) = (Memory::settled()?, stage.server.rss()?);
     stage.fill(&mut report)?;
@@ -87,8 +88,9 @@ fn members(wanted: usize) -> usize {
 /// Both ends.
 struct Stage {
     server: Server,
-    fleet: Fleet,
+    pool: Pool,
     crew: Crew,
+    began: Instant,
 }
 
 impl Stage {
@@ -101,31 +103,51 @@ impl Stage {
             arguments.extend(["--set", setting.as_str()]);
         }
         let server = Server::start(&options.binary, &arguments)?;
-        let fleet = Fleet::new(count, server.port)?;
-        Ok(Self { server, fleet, crew: Crew::new(count) })
+        let target = Target::parse(&format!("ws://0.0.0.0:{}", server.port));
+        let target = target.map_err(io::Error::other)?;
+        let pool = Pool::new(Setup {
+            connections: count,
+            buffer_bytes: 2048,
+            routes: Routes::new(target.addresses(count)),
+            upgrade: Upgrade::new(target.host, None),
+        });
+        let pool = pool.map_err(io::Error::other)?;
+        Ok(Self { server, pool, crew: Crew::new(count), began: Instant::now() })
     }
 
     fn count(&self) -> usize {
         self.crew.members.len()
     }
 
-    /// Feeds the fleet and hears what it brings until `done` is as much as the goal; wall time, and
+    /// Answers, submits, and hears what has come; how much.
+    fn turn(&mut self) -> io::Result<usize> {
+        self.crew.answer(&mut self.pool);
+        self.pool.submit();
+        self.pool.reap(&mut self.crew).map_err(io::Error::other)
+    }
+
+    /// Feeds the pool and hears what it brings until `done` is as much as the goal; wall time, and
     /// the server's CPU time.
     fn drive(
         &mut self,
         what: &'static str,
         goal: usize,
         done: impl Fn(&Counts) -> usize,
-        mut feed: impl FnMut(&mut Fleet, &mut Crew) -> io::Result<()>,
+        mut feed: impl FnMut(&mut Pool, &mut Crew) -> io::Result<()>,
     ) -> io::Result<(f64, f64)> {
-        let mut progress = Progress::new(what, goal);
+        let mut progress = Progress::new(true);
         let cpu = self.server.cpu_seconds()?;
-        let mut moved = Instant::now();
+        let began = Instant::now();
+        let mut moved = began;
         loop {
-            feed(&mut self.fleet, &mut self.crew)?;
-            let happened = self.fleet.turn(&mut self.crew)?;
+            feed(&mut self.pool, &mut self.crew)?;
+            let happened = self.turn()?;
             let reached = done(&self.crew.counts);
-            progress.show(reached);
+            progress.show(self.began.elapsed().as_nanos() as u64, || {
+                let bar = "#".repeat(reached.min(goal) * BAR / goal.max(1));
+                let seconds = began.elapsed().as_secs();
+                format!("[{bar:BAR$}] {reached} of {goal} {what}, {seconds} s")
+            });
             if reached >= goal {
                 break;
             }
@@ -135,12 +157,13 @@ impl Stage {
                 let said = format!("{what}: {reached} of {goal}, then nothing for {STALL:?}");
                 return Err(io::Error::other(said));
             } else {
-                self.fleet.sleep(NAP)?;
+                self.pool.sleep(NAP).map_err(io::Error::other)?;
             }
         }
+        drop(progress);
+        let wall = began.elapsed().as_secs_f64();
         // What the last news has led to (closes of sockets) is carried out.
-        self.fleet.turn(&mut self.crew)?;
-        let wall = progress.end().as_secs_f64();
+        self.turn()?;
         Ok((wall, self.server.cpu_seconds().map_or(0.0, |after| after - cpu)))
     }
 
@@ -148,8 +171,8 @@ impl Stage {
     fn idle(&mut self, time: Duration) -> io::Result<()> {
         let until = Instant::now() + time;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
-            if self.fleet.turn(&mut self.crew)? == 0 {
-                self.fleet.sleep(left.min(NAP))?;
+            if self.turn()? == 0 {
+                self.pool.sleep(left.min(NAP)).map_err(io::Error::other)?;
             }
         }
         Ok(())
@@ -163,10 +186,10 @@ impl Stage {
             "joined",
             count,
             |counts| counts.joined,
-            |fleet, crew| {
+            |pool, crew| {
                 let room = JOINS.saturating_sub(next - crew.counts.joined).min(CONNECTS);
                 for _ in 0..room.min(count - next) {
-                    fleet.connect(next as u32)?;
+                    pool.connect(next).map_err(io::Error::other)?;
                     next += 1;
                 }
                 Ok(())
@@ -194,11 +217,12 @@ impl Stage {
         let (each, all) = (grown / count, rss as f64 / count);
         report.figure("user space", each, "B a connection");
         report.figure("user space with what the server has at start", all, "B a connection");
-        // Both ends are sockets with one poll armed; the client's port is beside that.
-        let (memory, slabs) = (taken.clean / 2.0, sum(&taken.slabs) / 2.0);
+        // Both ends are sockets for which one operation is armed: the server's a poll, the
+        // generator's a receive, which takes two objects more.
+        let receive: f64 = RECEIVE_SLABS.iter().map(|name| after.slab(before, name).1).sum();
+        let (memory, slabs) = ((taken.clean - receive) / 2.0, sum(&taken.slabs) / 2.0);
         report.figure("kernel, half of both ends", memory, "B a connection");
         report.figure("kernel by slab caches, half of both ends", slabs, "B a connection");
-        debug_assert_eq!(taken.slabs.len(), SLABS.len());
         if self.count() >= TARGETS_FROM {
             let within = |bytes: f64, most: f64| bytes > 0.0 && bytes <= most;
             let (user, kernel) = (within(each, USER_BYTES_MAX), within(memory, KERNEL_BYTES_MAX));
@@ -220,10 +244,10 @@ impl Stage {
             "deliveries",
             goal,
             |counts| counts.messages,
-            |fleet, crew| {
+            |pool, crew| {
                 while said < count && said - crew.counts.messages / room < MESSAGES {
                     let member = (said % rooms * room + said / rooms) as u32;
-                    fleet.say(member, Crew::word(member));
+                    Crew::say(pool, member);
                     said += 1;
                 }
                 Ok(())
@@ -275,15 +299,15 @@ impl Stage {
             "told of leaves and returns",
             counts.news + news,
             |counts| counts.news,
-            |fleet, crew| {
+            |pool, crew| {
                 while left < leavers.len() && left - (crew.counts.joined - first) < RETURNS {
-                    fleet.say(leavers[left], crew.leave(leavers[left]));
+                    crew.leave(pool, leavers[left]);
                     left += 1;
                 }
                 for _ in 0..CONNECTS {
                     let Some(member) = crew.gone.pop() else { break };
                     crew.members[member as usize].returns();
-                    fleet.connect(member)?;
+                    pool.connect(member as usize).map_err(io::Error::other)?;
                 }
                 Ok(())
             },
