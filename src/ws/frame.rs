@@ -7,13 +7,13 @@
 //! # Invariants
 //! - Faults are found in the order of the bytes: how the input is cut changes nothing.
 
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
-
 use super::Violation;
 use crate::limits;
 
 /// Longest header of a client: 2 bytes, 8 of length, 4 of mask.
 pub const HEADER_BYTES_MAX: usize = 14;
+/// Shortest header of a client: 2 bytes, 4 of mask.
+pub const SHORT_HEADER_BYTES: usize = 6;
 
 /// What a frame is (RFC 6455 section 5.2), one byte and without the reserved values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +37,14 @@ impl Opcode {
     /// Reads the low four bits of a frame's first byte; `None` for reserved values.
     #[must_use]
     pub fn from_bits(bits: u8) -> Option<Self> {
-        Some(match OpCode::from(bits & 0x0f) {
-            OpCode::Data(Data::Continue) => Self::Continuation,
-            OpCode::Data(Data::Text) => Self::Text,
-            OpCode::Data(Data::Binary) => Self::Binary,
-            OpCode::Control(Control::Close) => Self::Close,
-            OpCode::Control(Control::Ping) => Self::Ping,
-            OpCode::Control(Control::Pong) => Self::Pong,
-            OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => return None,
+        Some(match bits & 0x0f {
+            0 => Self::Continuation,
+            1 => Self::Text,
+            2 => Self::Binary,
+            8 => Self::Close,
+            9 => Self::Ping,
+            10 => Self::Pong,
+            _ => return None,
         })
     }
 
@@ -66,6 +66,26 @@ pub struct Header {
     pub mask: [u8; 4],
     /// Bytes of the payload, below 2^63.
     pub len: u64,
+}
+
+/// The header of an unfragmented message of at most 125 bytes, the frame that chat is made of,
+/// which `bytes` start with and hold whole; `None` for everything else.
+///
+/// It decides nothing that [`parse_header`] would not: it is the same header, found in two looks.
+#[inline]
+#[must_use]
+pub fn short_message(bytes: &[u8]) -> Option<Header> {
+    let (&[first, second, ref mask @ ..], _) = bytes.split_first_chunk::<SHORT_HEADER_BYTES>()?;
+    let opcode = match first {
+        0x81 => Opcode::Text,
+        0x82 => Opcode::Binary,
+        _ => return None,
+    };
+    // Masked, and no longer than one byte can say.
+    let is_short = (0x80..=0xfd).contains(&second);
+    let len = usize::from(second & 0x7f);
+    let is_whole = SHORT_HEADER_BYTES + len <= bytes.len();
+    (is_short && is_whole).then_some(Header { fin: true, opcode, mask: *mask, len: len as u64 })
 }
 
 /// Reads the header at the start of `bytes`; `None` where it is not complete yet.
@@ -177,6 +197,11 @@ mod tests {
                 let legal =
                     first & 0x70 == 0 && known && second & 0x80 != 0 && (!control || whole_control);
                 assert_eq!(parse(&[first, second]).is_ok(), legal, "{first:02x} {second:02x}");
+                let mut frame = [0; 200];
+                (frame[0], frame[1]) = (first, second);
+                if let Some(short) = short_message(&frame) {
+                    assert_eq!(parse(&frame), Ok(Some((short, 6))), "{first:02x} {second:02x}");
+                }
             }
         }
     }
@@ -235,6 +260,9 @@ mod tests {
                 assert_eq!(ours.len, their_len);
                 assert_eq!(Some(ours.mask), theirs.mask);
                 assert_eq!(ours.opcode as u8, u8::from(theirs.opcode));
+                let is_short = len <= 125 && matches!(opcode, Opcode::Text | Opcode::Binary);
+                assert_eq!(short_message(&bytes), is_short.then_some(ours));
+                assert_eq!(short_message(&bytes[..bytes.len() - 1]), None);
             }
         }
     }

@@ -7,9 +7,8 @@
 /// The mask as it applies to a piece that `offset` bytes of the payload precede.
 #[must_use]
 pub fn turn(mask: [u8; 4], offset: usize) -> [u8; 4] {
-    let mut turned = mask;
-    turned.rotate_left(offset % 4);
-    turned
+    // Little-endian, so that the first byte is the lowest: what comes next moves down to it.
+    u32::from_le_bytes(mask).rotate_right(8 * (offset % 4) as u32).to_le_bytes()
 }
 
 /// Masks or unmasks `bytes`, which `offset` bytes of the same payload precede.

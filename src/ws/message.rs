@@ -10,7 +10,7 @@
 //! - Held bytes follow what arrived, never what was announced.
 
 use super::close::{Violation, parse_close};
-use super::frame::{Header, Opcode, parse_header};
+use super::frame::{Header, Opcode, SHORT_HEADER_BYTES, parse_header, short_message};
 use super::mask::unmask;
 use super::remainder::{Done, Remainder};
 
@@ -79,6 +79,11 @@ impl Assembler {
     ) -> Result<Step<'a>, Violation> {
         self.settle();
         if self.partial.is_none() {
+            if let Some(header) = short_message(input)
+                && header.len <= message_bytes_max as u64
+            {
+                return decode_whole(input, &header, SHORT_HEADER_BYTES);
+            }
             let Some((header, payload_at)) = parse_header(input)? else {
                 return self.assemble(input, message_bytes_max);
             };
