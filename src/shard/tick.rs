@@ -83,7 +83,8 @@ impl<I: Io> Shard<I> {
 
     fn post(&mut self) {
         let io = &mut self.io;
-        self.state.mesh.flush(|shard| io.doorbell(shard));
+        let mailed = self.state.mesh.flush(|shard| io.doorbell(shard));
+        self.state.counters.add(Counter::mesh_messages, mailed as u64);
     }
 
     fn settle(&mut self, work: usize) {

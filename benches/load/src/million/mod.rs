@@ -5,8 +5,8 @@
 //! Never: samples: each member is told exactly what it should be, or the bench fails.
 //!
 //! Everyone joins a room of ten; everyone says one message, which all ten get; for a minute one in
-//! a hundred leaves and comes back every ten seconds; then the server is told to restart, and closes
-//! all of them in good order.
+//! a hundred leaves and comes back every ten seconds; then the server is told to restart, and
+//! closes all of them in good order.
 
 mod crew;
 pub mod holding;
@@ -31,7 +31,7 @@ const MESSAGES: usize = 4096;
 const RETURNS: usize = 4096;
 /// Connects before the next look at what has come.
 const CONNECTS: usize = 32;
-/// Rounds of leaving and coming back; one in a hundred each, so in each of a tenth of the rooms one.
+/// Rounds of leaving and coming back, of one in a hundred each: one of each tenth room.
 const ROUNDS: usize = 6;
 const SHARE: usize = 10;
 /// Nothing has happened for so long: something was lost.
