@@ -19,7 +19,7 @@ fn said(bencher: Bencher<'_, '_>, len: usize) {
     let mut batch = Vec::with_capacity(2 * len + 256);
     bencher.counter(BytesCount::new(len)).bench_local(|| {
         batch.clear();
-        put_said(&mut batch, black_box("lobby"), black_box("ann"), &content, 1_234_567);
+        put_said(&mut batch, black_box("lobby"), black_box("ann"), content.as_bytes(), 1_234_567);
         black_box(&batch);
     });
 }
@@ -29,7 +29,7 @@ fn said(bencher: Bencher<'_, '_>, len: usize) {
 fn said_first(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let mut batch = Vec::new();
-        put_said(&mut batch, black_box("lobby"), black_box("ann"), "\"hello\"", 7);
+        put_said(&mut batch, black_box("lobby"), black_box("ann"), b"\"hello\"", 7);
         batch
     });
 }
@@ -40,7 +40,7 @@ fn said_with_quotes(bencher: Bencher<'_, '_>) {
     let mut batch = Vec::with_capacity(256);
     bencher.bench_local(|| {
         batch.clear();
-        put_said(&mut batch, black_box("the \"lobby\""), black_box("ann"), "1", 7);
+        put_said(&mut batch, black_box("the \"lobby\""), black_box("ann"), b"1", 7);
         black_box(&batch);
     });
 }

@@ -7,6 +7,8 @@
 //! # Cost
 //! - A message of plain names is one pass of copies; the frame's length is known beforehand.
 
+use std::borrow::Cow;
+
 use serde_json::ser::to_writer;
 
 use crate::protocol::Fault;
@@ -22,18 +24,18 @@ pub enum Crossing {
     Left,
 }
 
-/// `{"room":R,"sender":U,"content":C,"offset":N}`; `content` is JSON.
-pub fn put_said(out: &mut Vec<u8>, room: &str, sender: &str, content: &str, offset: u64) {
-    let (room, sender) = (Name::new(room), Name::new(sender));
+/// `{"room":R,"sender":U,"content":C,"offset":N}`; `content` is JSON, and UTF-8.
+pub fn put_said(out: &mut Vec<u8>, room: &str, sender: &str, content: &[u8], offset: u64) {
+    let (room, sender) = (escaped(room), escaped(sender));
     let mut digits = [0u8; 20];
     let offset = decimal(offset, &mut digits);
     let parts: [&[u8]; 9] = [
-        b"{\"room\":",
-        room.json(),
-        b",\"sender\":",
-        sender.json(),
-        b",\"content\":",
-        content.as_bytes(),
+        b"{\"room\":\"",
+        &room,
+        b"\",\"sender\":\"",
+        &sender,
+        b"\",\"content\":",
+        content,
         b",\"offset\":",
         offset,
         b"}",
@@ -47,52 +49,50 @@ pub fn put_announcement(out: &mut Vec<u8>, room: &str, user: &str, crossing: Cro
         Crossing::Joined => "joined",
         Crossing::Left => "left",
     };
-    let (room, content) = (Name::new(room), Name::new(&format!("{user} has {what} the room")));
-    let head: &[u8] = b"{\"room\":";
-    put_parts(
-        out,
-        &[head, room.json(), b",\"sender\":\"system\",\"content\":", content.json(), b"}"],
-    );
+    let (room, user) = (escaped(room), escaped(user));
+    let what = format!(" has {what} the room\"}}");
+    let sender: &[u8] = b"\",\"sender\":\"system\",\"content\":\"";
+    put_parts(out, &[b"{\"room\":\"", &room, sender, &user, what.as_bytes()]);
 }
 
 /// `{"type":"members","room":R,"count":N,"joined":J,"left":L}`.
 pub fn put_summary(out: &mut Vec<u8>, room: &str, count: usize, joined: u64, left: u64) {
-    let room = Name::new(room);
-    let numbers = format!(",\"count\":{count},\"joined\":{joined},\"left\":{left}}}");
-    put_parts(out, &[b"{\"type\":\"members\",\"room\":", room.json(), numbers.as_bytes()]);
+    let room = escaped(room);
+    let numbers = format!("\",\"count\":{count},\"joined\":{joined},\"left\":{left}}}");
+    put_parts(out, &[b"{\"type\":\"members\",\"room\":\"", &room, numbers.as_bytes()]);
 }
 
 /// `{"type":"joined","room":R,"epoch":E,"offset":N,"recovered":false}`.
 pub fn put_joined(out: &mut Vec<u8>, room: &str, epoch: &str, offset: u64) {
-    let room = Name::new(room);
-    let rest = format!(",\"epoch\":\"{epoch}\",\"offset\":{offset},\"recovered\":false}}");
-    put_parts(out, &[b"{\"type\":\"joined\",\"room\":", room.json(), rest.as_bytes()]);
+    let room = escaped(room);
+    let rest = format!("\",\"epoch\":\"{epoch}\",\"offset\":{offset},\"recovered\":false}}");
+    put_parts(out, &[b"{\"type\":\"joined\",\"room\":\"", &room, rest.as_bytes()]);
 }
 
 /// `{"type":"lag","room":R,"missed":K,"offset":N}`.
 pub fn put_lag(out: &mut Vec<u8>, room: &str, missed: u64, offset: u64) {
-    let room = Name::new(room);
-    let rest = format!(",\"missed\":{missed},\"offset\":{offset}}}");
-    put_parts(out, &[b"{\"type\":\"lag\",\"room\":", room.json(), rest.as_bytes()]);
+    let room = escaped(room);
+    let rest = format!("\",\"missed\":{missed},\"offset\":{offset}}}");
+    put_parts(out, &[b"{\"type\":\"lag\",\"room\":\"", &room, rest.as_bytes()]);
 }
 
 /// `{"type":"error","code":S,"message":T,"ref"?:X}`.
 pub fn put_error(out: &mut Vec<u8>, fault: &Fault<'_>) {
-    let message = Name::new(&fault.message);
+    let message = escaped(&fault.message);
     let code = fault.code.as_str().as_bytes();
-    let (head, middle): (&[u8], &[u8]) = (b"{\"type\":\"error\",\"code\":\"", b"\",\"message\":");
+    let (head, middle): (&[u8], &[u8]) = (b"{\"type\":\"error\",\"code\":\"", b"\",\"message\":\"");
     match fault.reference {
         Some(reference) => put_parts(
             out,
-            &[head, code, middle, message.json(), b",\"ref\":", reference.as_bytes(), b"}"],
+            &[head, code, middle, &message, b"\",\"ref\":", reference.as_bytes(), b"}"],
         ),
-        None => put_parts(out, &[head, code, middle, message.json(), b"}"]),
+        None => put_parts(out, &[head, code, middle, &message, b"\"}"]),
     }
 }
 
 /// `{"type":"system","message":T}`.
 pub fn put_system(out: &mut Vec<u8>, message: &str) {
-    put_parts(out, &[b"{\"type\":\"system\",\"message\":", Name::new(message).json(), b"}"]);
+    put_parts(out, &[b"{\"type\":\"system\",\"message\":\"", &escaped(message), b"\"}"]);
 }
 
 fn put_parts(out: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -104,33 +104,17 @@ fn put_parts(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-/// A string as JSON: on the stack while it is as short as names are.
-enum Name {
-    Short { bytes: [u8; SHORT], len: usize },
-    Long(Vec<u8>),
-}
-
-const SHORT: usize = crate::limits::NAME_BYTES_MAX + 2;
-
-impl Name {
-    fn new(text: &str) -> Self {
-        let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-        if text.len() <= SHORT - 2 && text.bytes().all(plain) {
-            let mut bytes = [b'"'; SHORT];
-            bytes[1..=text.len()].copy_from_slice(text.as_bytes());
-            return Self::Short { bytes, len: text.len() + 2 };
-        }
-        let mut bytes = Vec::with_capacity(text.len() + 16);
-        to_writer(&mut bytes, text).expect("a string is always JSON, a Vec takes all bytes");
-        Self::Long(bytes)
+/// A string as it stands between JSON's quotes: nearly always the string itself.
+fn escaped(text: &str) -> Cow<'_, [u8]> {
+    let is_plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        return Cow::Borrowed(text.as_bytes());
     }
-
-    fn json(&self) -> &[u8] {
-        match self {
-            Self::Short { bytes, len } => &bytes[..*len],
-            Self::Long(bytes) => bytes,
-        }
-    }
+    let mut quoted = Vec::with_capacity(text.len() + 16);
+    to_writer(&mut quoted, text).expect("a string is always JSON, a Vec takes all bytes");
+    quoted.pop();
+    quoted.remove(0);
+    Cow::Owned(quoted)
 }
 
 fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
@@ -166,7 +150,7 @@ mod tests {
         {
             for offset in [1, 9, 10, 9_007_199_254_740_991] {
                 let mut out = Vec::new();
-                put_said(&mut out, room, sender, "[1.50]", offset);
+                put_said(&mut out, room, sender, b"[1.50]", offset);
                 assert_eq!(
                     read(&out),
                     json!({"room": room, "sender": sender, "content": [1.5], "offset": offset})

@@ -23,6 +23,7 @@ use crate::protocol::{self, Fault, event};
 use crate::room::hall::Role;
 use crate::shard::{Shard, State};
 use crate::ws::encode::{close_frame, put_frame};
+use crate::ws::utf8::as_text;
 use crate::ws::{Event, Opcode};
 
 /// How decoding of one piece of input ended.
@@ -355,7 +356,7 @@ impl State {
 
     fn say_json(&mut self, id: ConnId, bytes: &[u8]) -> Option<Ended> {
         // The assembler has checked it: this pass is what safe code pays for a `str`.
-        let Ok(text) = std::str::from_utf8(bytes) else {
+        let Some(text) = as_text(bytes) else {
             return Some(Ended::Over(Disconnect::InvalidUtf8));
         };
         let conn = self.conns.get(id)?;

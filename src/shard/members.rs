@@ -143,7 +143,6 @@ impl State {
         match key.mode {
             Mode::Raw => put_frame(&mut home.pending.bytes, opcode, content),
             Mode::Json => {
-                let content = std::str::from_utf8(content).unwrap_or("null");
                 let sender = home.room.user(user);
                 event::put_said(&mut home.pending.bytes, &key.name, sender, content, offset);
             }
