@@ -29,12 +29,15 @@ impl<I: Io> Shard<I> {
     pub(super) fn fan_out(&mut self) -> usize {
         let mut flushed = 0;
         let mut queued = Vec::new();
-        for index in std::mem::take(&mut self.state.dirty_halls) {
+        let mut halls = std::mem::take(&mut self.state.dirty_halls);
+        for index in halls.drain(..) {
             if let Some(payload) = self.state.flush_hall(index) {
                 flushed += 1;
                 self.give_hall(index, &payload, &mut queued);
             }
         }
+        // The list keeps its memory, and is empty: nothing so far has made a room speak.
+        self.state.dirty_halls = halls;
         for (hall, payload) in std::mem::take(&mut self.state.foreign) {
             flushed += 1;
             if self.state.halls.get(hall).is_some() {
