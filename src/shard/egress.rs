@@ -95,7 +95,7 @@ impl<I: Io> Shard<I> {
                 if conn.kind == Kind::Echo && conn.flags.has(Flags::PAUSED) {
                     // Go on with what it had sent, one turn later, when it is known whether the
                     // socket took all.
-                    self.state.paused.push_back(id);
+                    self.state.drained.push(id);
                 }
                 self.finish_soon(id);
             } else {
