@@ -66,6 +66,8 @@ counters! {
     buffers_exhausted,
     /// Pauses of a speaker because a room, a queue between shards or a budget was full.
     pauses,
+    /// Pieces of mail to other shards: joins, leaves, speech, payloads, acknowledgements.
+    mesh_messages,
     /// Pings sent by the heartbeat.
     pings,
     /// Turns that did work.

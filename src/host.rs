@@ -24,11 +24,12 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use crate::control::public::{Accepted, Site, Upgrades, serve};
+use crate::control::public::{self, Accepted, Site, Upgrades, serve};
 use crate::http::{Protocol, Refusal, RefusalKind, Route, Upgrade};
-use crate::shard::shared::{Neighbour, Order, Shared};
+use crate::limits::accept_reserve;
+use crate::shard::shared::{Neighbour, Order, Shared, take_one};
 use crate::shard::tick::Next;
-use crate::shard::{Handoff, Shard};
+use crate::shard::{Handoff, Shard, TurnedAway};
 use crate::time::Now;
 use crate::uring::UringIo;
 use crate::ws::handshake::accept_response;
@@ -103,7 +104,8 @@ pub struct Host {
 pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()> {
     let lobby = Rc::new(Lobby::default());
     let id = shard.state.id();
-    let doorman = Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id };
+    let reserve = accept_reserve(shard.state.table_slots());
+    let doorman = Doorman { lobby: lobby.clone(), shared: host.shared.clone(), id, reserve };
     let site = Rc::new(host.site.with_upgrades(Rc::new(doorman)));
     shard.io.register_eventfd(host.eventfd.as_fd())?;
     let eventfd = watch(host.eventfd)?;
@@ -121,6 +123,9 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
         }
         for handoff in std::mem::take(&mut shard.state.handoffs) {
             welcome(handoff, site.clone(), lobby.clone(), host.shared.clone());
+        }
+        for stranger in std::mem::take(&mut shard.state.turned_away) {
+            dismiss(stranger, site.clone(), lobby.clone(), host.shared.clone());
         }
         if shard.state.is_draining() {
             shard.io.close_listeners();
@@ -174,9 +179,25 @@ async fn sleep(
 /// Serves a plain HTTP connection as a task on this core.
 fn welcome(handoff: Handoff, site: Rc<Site>, lobby: Rc<Lobby>, shared: Arc<Shared>) {
     let stream = std::net::TcpStream::from(handoff.fd);
+    let visit = async move { serve(stream, handoff.bytes, site).await };
+    receive(visit, lobby, shared);
+}
+
+/// Says its last words to a socket for which there was no slot, where plain HTTP has a place.
+fn dismiss(stranger: TurnedAway, site: Rc<Site>, lobby: Rc<Lobby>, shared: Arc<Shared>) {
+    if !take_one(&shared.http_connections, shared.limits().http_connections) {
+        return;
+    }
+    let stream = std::net::TcpStream::from(stranger.fd);
+    let visit = async move { public::dismiss(stream, &stranger.words, site).await };
+    receive(visit, lobby, shared);
+}
+
+/// Lets a task have its time on this core; it is counted as a plain HTTP connection already.
+fn receive(visit: impl Future<Output = ()> + 'static, lobby: Rc<Lobby>, shared: Arc<Shared>) {
     lobby.guests.set(lobby.guests.get() + 1);
     tokio_uring::spawn(async move {
-        serve(stream, handoff.bytes, site).await;
+        visit.await;
         shared.http_connections.fetch_sub(1, Ordering::Relaxed);
         lobby.guests.set(lobby.guests.get() - 1);
         lobby.notify.notify_one();
@@ -206,6 +227,8 @@ struct Doorman {
     lobby: Rc<Lobby>,
     shared: Arc<Shared>,
     id: crate::id::ShardId,
+    /// Slots of the table that are left to what the kernel accepts meanwhile.
+    reserve: usize,
 }
 
 impl Upgrades for Doorman {
@@ -224,11 +247,17 @@ impl Upgrades for Doorman {
             let retry = fastrand::u32(1..=10);
             return Err(Refusal::for_now(RefusalKind::TooManyConnections, message, retry));
         }
-        if !self.shared.admit(limits.connections_max) {
+        let full = |message: &'static str| {
             self.leave(address);
-            let message = "the server holds as many connections as limits.connections_max allows";
-            let retry = fastrand::u32(1..=10);
-            return Err(Refusal::for_now(RefusalKind::Full, message, retry));
+            Refusal::for_now(RefusalKind::Full, message, fastrand::u32(1..=10))
+        };
+        if !self.has_slot() {
+            return Err(full("the shard's table of sockets is full; try again later"));
+        }
+        if !self.shared.admit(limits.connections_max) {
+            return Err(full(
+                "the server holds as many connections as limits.connections_max allows",
+            ));
         }
         let response = accept_response(&upgrade.key, upgrade.protocol.map(Protocol::as_str));
         let mut pending = self.lobby.pending.borrow_mut();
@@ -269,6 +298,13 @@ impl Upgrades for Doorman {
 }
 
 impl Doorman {
+    /// Whether the table will have a slot, as far as its shard knew at its last turn.
+    fn has_slot(&self) -> bool {
+        let free = self.shared.neighbour(self.id).free_slots.load(Ordering::Relaxed);
+        let promised = self.lobby.pending.borrow().iter().flatten().count();
+        free > self.reserve + promised + self.lobby.returned.borrow().len()
+    }
+
     fn uncount(&self, promised: &Promised) {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.leave(promised.address);

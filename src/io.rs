@@ -17,8 +17,8 @@
 //! # Invariants a shard keeps
 //! - At most one send a connection between two `submit`s, and none while an earlier one's rest has
 //!   not been handed to [`Io::send`] again.
-//! - At most one receive in flight a connection; none in flight, and nothing armed, when the
-//!   connection departs or is detached.
+//! - At most one receive in flight a connection, a standing one included; none in flight, and
+//!   nothing armed, when the connection departs or is detached.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -115,12 +115,14 @@ pub enum Completion {
         /// Whose.
         conn: ConnId,
     },
-    /// A receive has ended.
+    /// A receive has ended, or a standing one has brought something.
     Received {
         /// Whose.
         conn: ConnId,
         /// What it brought. [`Errno::NOBUFS`] is a pause, never a close.
         outcome: Result<Input, Errno>,
+        /// A standing receive goes on; where this is false, none is armed any more.
+        armed: bool,
     },
     /// A send fell short: the socket was full, or dead.
     Fell {
@@ -159,8 +161,10 @@ pub enum Completion {
         /// An ordinary descriptor of the same socket.
         fd: Result<OwnedFd, Errno>,
     },
-    /// [`Io::adopt`] found no room in the table; the socket is closed.
+    /// [`Io::adopt`] found no room in the table.
     AdoptFailed {
+        /// The socket, given back.
+        fd: OwnedFd,
         /// The state that came with it.
         parcel: Box<Parcel>,
         /// Why.
@@ -180,6 +184,12 @@ pub trait Io {
     fn ask_peer(&mut self, conn: ConnId);
     /// Receives into a buffer of the ring, once.
     fn recv(&mut self, conn: ConnId, patience: Patience);
+    /// Receives into buffers of the ring, again and again, until [`Completion::Received`] says that
+    /// this is no longer armed: after an error (a dry buffer ring is one), the end of the stream,
+    /// [`Io::disarm`], or whenever an implementation likes. One that has none receives once.
+    fn recv_standing(&mut self, conn: ConnId) {
+        self.recv(conn, Patience::Wait);
+    }
     /// Reports readability, edge by edge, until the connection is closed or polling stopped.
     fn poll_readable(&mut self, conn: ConnId);
     /// Reports once that the socket takes bytes.
@@ -188,6 +198,11 @@ pub trait Io {
     fn disarm(&mut self, conn: ConnId);
     /// Sends the segments, in order, as far as the socket takes them at once.
     fn send(&mut self, conn: ConnId, segments: Segments);
+    /// As [`Io::send`], where FIN follows as soon as it is known that the kernel took all: the last
+    /// bytes may wait for it, so that both fit one packet.
+    fn send_last(&mut self, conn: ConnId, segments: Segments) {
+        self.send(conn, segments);
+    }
     /// Sends a part of a received buffer, as [`Io::send`] does, and then releases the buffer.
     fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>);
     /// Sends FIN; receiving goes on.

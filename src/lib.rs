@@ -9,6 +9,7 @@ pub mod id;
 pub mod io;
 pub mod limits;
 pub mod payload;
+pub mod remedy;
 pub mod time;
 pub mod warn;
 
@@ -38,6 +39,7 @@ pub mod control;
 pub mod host;
 
 // The cold half.
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod probe;

@@ -15,6 +15,9 @@ pub const TURN_INPUT_BYTES: usize = BUFFER_BYTES;
 pub const BUFFERS_TOTAL: usize = 2048;
 /// Fewest receive buffers a shard gets.
 pub const BUFFERS_MIN: usize = 64;
+/// Receives that are carried out at a time: what they bring is decoded, and echoes sent, while the
+/// sockets and the buffers are still in the core's cache.
+pub const RECEIVE_STRIDE: usize = 64;
 /// Segments that one SENDMSG carries; the kernel's `UIO_MAXIOV` is 1024.
 pub const SEND_SEGMENTS_MAX: usize = 64;
 /// What one queued piece of payload costs beside its bytes: a place in the queue, a count, two
@@ -54,7 +57,7 @@ pub const TABLE_RESERVE_ACCEPT_MIN: usize = 2;
 pub const TABLE_SLOTS_MAX: usize = 1 << 20;
 /// Shards of one process: queues between them grow with their square.
 pub const SHARDS_MAX: usize = 1024;
-/// Requests that one plain HTTP connection may take to be read (hyper's header timeout).
+/// How long a plain HTTP connection may say nothing, and how long a head of its may take.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Slots that those who sit leave free of a table of so many.

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::remedy::remedy;
+
 /// What listening sockets, and the connections accepted from them, are set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
@@ -120,7 +122,7 @@ fn explain(address: SocketAddr, flag: &str, error: io::Error) -> io::Error {
             "no interface of this box has that address (`ip addr` shows which there are); choose \
              another with {flag}"
         ),
-        _ => error.to_string(),
+        _ => format!("{error}{}", remedy(&error)),
     };
     io::Error::new(error.kind(), format!("cannot listen on {address}: {why}"))
 }

@@ -6,7 +6,7 @@
 //! Never: copies the bytes for a receiver.
 //!
 //! # Invariants
-//! - A batch does not change once it is a payload.
+//! - A batch does not change while anybody but its owner refers to it.
 //! - `frames[i].end` grows with `i` and the last one is `bytes.len()`.
 //!
 //! # Cost
@@ -86,6 +86,15 @@ impl Payload {
         match &*self.0 {
             Held::Own(batch) => batch,
             Held::Shared(batch) => batch,
+        }
+    }
+
+    /// The batch, to be filled anew; `None` while a segment or another payload refers to it.
+    #[must_use]
+    pub fn reclaim(&mut self) -> Option<&mut Batch> {
+        match Rc::get_mut(&mut self.0)? {
+            Held::Own(batch) => Some(batch),
+            Held::Shared(batch) => Arc::get_mut(batch),
         }
     }
 

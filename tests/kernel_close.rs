@@ -67,6 +67,32 @@ fn an_orderly_close_ends_what_is_armed_and_sends_fin_after_the_data() {
 }
 
 #[test]
+fn last_words_wait_for_the_end_that_follows_and_then_all_of_it_goes() {
+    let mut rig = Rig::new(8);
+    rig.io.accept();
+    let (mut client, conn) = rig.connect();
+    rig.io.send_last(conn, one(b"good"));
+    rig.turn();
+    client.set_nonblocking(true).unwrap();
+    assert_eq!(ends(&mut client), Err(ErrorKind::WouldBlock), "it went without its end");
+    client.set_nonblocking(false).unwrap();
+    rig.io.close(conn, CloseHow::Orderly);
+    rig.turn();
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"good");
+
+    let (mut client, conn) = rig.connect();
+    rig.io.send_last(conn, one(b"bye"));
+    rig.turn();
+    rig.io.shutdown(conn);
+    rig.turn();
+    all.clear();
+    client.read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"bye");
+}
+
+#[test]
 fn a_waiting_receive_ends_with_the_close_and_keeps_no_buffer() {
     let mut rig = Rig::new(8);
     rig.io.accept();

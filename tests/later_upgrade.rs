@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::json;
-use support::{Bystander, Client, End, Frame, Server, encode, opcode};
+use support::{Bystander, Client, DEADLINE, End, Frame, Server, encode, eventually, opcode};
 
 const PAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -178,4 +178,54 @@ fn an_address_has_no_more_of_them_than_of_others() {
     assert!(answer.header("retry-after").is_some());
     client.send_bytes(PAGE);
     assert_eq!(client.recv_response(false).status, 200);
+}
+
+/// The shard of the newest line of the log that holds `what`, once there are `count` of them.
+fn shard_of(server: &Server, what: &str, count: usize) -> u16 {
+    let mut shard = None;
+    eventually(DEADLINE, what, || {
+        let log = server.log();
+        let lines: Vec<_> = log.iter().filter(|line| line.contains(what)).collect();
+        let digits = lines.get(count - 1).and_then(|line| line.split("shard=").nth(1));
+        shard = digits.map(|rest| rest.split(' ').next().expect("a word").parse().expect("digits"));
+        shard.is_some()
+    });
+    shard.expect("it was found")
+}
+
+#[test]
+fn a_shard_whose_table_is_full_refuses_it_before_it_is_one() {
+    // Tables of 100 sockets. The kernel draws who accepts: whoever is not on shard 0 leaves again.
+    let server = Server::start_limited("-n 100", &["--shards", "2", "--log", "debug"]);
+    let mut plain_clients = 0;
+    let mut later = loop {
+        let mut client = Client::raw(server.address());
+        client.send_bytes(PAGE);
+        assert_eq!(client.recv_response(false).status, 200);
+        plain_clients += 1;
+        if shard_of(&server, "reason=\"plain_http\"", plain_clients) == 0 {
+            break client;
+        }
+    };
+    let (mut sitting, mut opened) = (Vec::new(), 0);
+    while server.counter("accept_paused") == 0 {
+        assert!(opened < 1000, "a table of 100 is never full");
+        let client = Client::connect(server.address(), "/echo");
+        opened += 1;
+        if shard_of(&server, " opened shard=", opened) == 0 {
+            sitting.push(client);
+        } else {
+            client.close();
+        }
+    }
+    later.send_bytes(&upgrade("/echo"));
+    let refusal = later.recv_response(false);
+    refusal.expect_refusal(503, "full");
+    assert!(refusal.header("retry-after").is_some());
+    sitting.truncate(80);
+    server.wait_counter("connections", |connections| connections <= 80);
+    // Its place among plain connections was kept.
+    later.send_bytes(&upgrade("/echo"));
+    assert_eq!(later.recv_response(false).status, 101);
+    later.close();
 }

@@ -219,28 +219,85 @@ fn an_echo_that_is_switched_off_says_so() {
 }
 
 #[test]
-fn a_silent_connection_and_a_slow_head_are_closed() {
+fn a_silent_connection_is_closed_and_a_slow_head_is_told_why() {
     let bounds = Bounds { head_timeout: SHORT, ..bounds() };
     let plain = Plain::start(Setup { bounds, ..Setup::default() });
     let mut silent = Client::raw(plain.address());
     silent.send_bytes(PAGE);
     expect_page(&mut silent);
+    assert!(matches!(plain.told(), Told::Over), "although the client keeps its end");
     assert_eq!(silent.take_all(), Ok(Vec::new()));
-    let mut slow = Client::raw(plain.address());
-    slow.send_bytes(&PAGE[..9]);
-    assert!(slow.take_all().is_ok());
+    // The first head, and a later one.
+    for requests in [&[][..], PAGE] {
+        let mut slow = Client::raw(plain.address());
+        slow.send_bytes(&[requests, &PAGE[..9]].concat());
+        if !requests.is_empty() {
+            expect_page(&mut slow);
+        }
+        let refusal = slow.recv_response(false);
+        refusal.expect_refusal(408, "handshake_timeout");
+        assert_eq!(refusal.header("connection"), Some("close"));
+        assert_eq!(slow.take_all(), Ok(Vec::new()));
+        drop(slow);
+        assert!(matches!(plain.told(), Told::Refused(RefusalKind::HandshakeTimeout)));
+        assert!(matches!(plain.told(), Told::Over));
+    }
 }
 
 #[test]
 fn a_reader_that_takes_nothing_is_given_up() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("big"), vec![7; 32 << 20]).unwrap();
-    let files = Files::folder(dir.path()).unwrap();
+    let (_dir, files) = site_of(32 << 20);
     let bounds = Bounds { stall_timeout: SHORT, ..bounds() };
     let plain = Plain::start(Setup { files, bounds, ..Setup::default() });
     let mut client = Client::raw_small(plain.address(), 4096);
     client.send_bytes(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(matches!(plain.told(), Told::Over));
+}
+
+/// A site with one file, of so many bytes.
+fn site_of(bytes: usize) -> (tempfile::TempDir, Files) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(dir.path().join("big"), vec![7; bytes]).expect("a file");
+    let files = Files::folder(dir.path()).expect("a folder that can be read");
+    (dir, files)
+}
+
+#[test]
+fn a_download_may_take_longer_than_a_head() {
+    let (_dir, files) = site_of(8 << 20);
+    let bounds = Bounds { head_timeout: SHORT, ..bounds() };
+    let plain = Plain::start(Setup { files, bounds, ..Setup::default() });
+    let mut client = Client::raw_small(plain.address(), 4096);
+    client.send_bytes(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    let begin = client.take(100_000).expect("the first of it");
+    for _ in 0..3 {
+        // As long as the bound, by the server's own clock.
+        let mut silent = Client::raw(plain.address());
+        assert_eq!(silent.take_all(), Ok(Vec::new()));
+        assert!(matches!(plain.told(), Told::Over));
+    }
+    let head = begin.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head") + 4;
+    client.take((8 << 20) + head - begin.len()).expect("all of it");
+}
+
+#[test]
+fn an_answer_that_is_under_way_arrives_whoever_ends_the_connection() {
+    // Much more than what the kernel takes.
+    let bytes = 16 << 20;
+    let (_dir, files) = site_of(bytes);
+    let plain = Plain::start(Setup { files, bounds: bounds(), ..Setup::default() });
+    for client_ends in [true, false] {
+        let mut client = Client::raw_small(plain.address(), 4096);
+        client.send_bytes(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        let begin = client.take(1000).expect("the first of it");
+        if client_ends {
+            client.shutdown_write();
+        } else {
+            plain.close();
+        }
+        let all = begin.len() + client.take_all().expect("FIN").len();
+        assert!(all > bytes, "{all} bytes, client_ends: {client_ends}");
+    }
 }
 
 #[test]
@@ -317,6 +374,37 @@ fn idle_connections_leave_room_for_health() {
         idle.push(client);
     }
     assert_eq!(get(server.address(), "/health").status, 200);
+}
+
+#[test]
+fn whoever_is_dismissed_hears_the_last_words_whatever_it_still_sends() {
+    let words: &[u8] = &[0x88, 2, 0x03, 0xf5];
+    for linger_timeout in [LONG, SHORT] {
+        let bounds = Bounds { linger_timeout, ..bounds() };
+        let plain = Plain::start(Setup { bounds, dismissed: Some(words), ..Setup::default() });
+        let mut client = Client::raw(plain.address());
+        client.send_bytes(&[0x5a; 8000]);
+        assert_eq!(client.take_all().as_deref(), Ok(words));
+        if linger_timeout == LONG {
+            client.send_bytes(&[0x5a; 8000]);
+            client.shutdown_write();
+        }
+        assert!(matches!(plain.told(), Told::Over));
+    }
+}
+
+#[test]
+fn a_closing_server_makes_nobody_a_websocket() {
+    let prefix_bytes = UPGRADE.len();
+    let plain = Plain::start(Setup { bounds: bounds(), prefix_bytes, ..Setup::default() });
+    plain.close();
+    let mut late = Client::raw(plain.address());
+    late.send_bytes(UPGRADE);
+    let refusal = late.recv_response(false);
+    refusal.expect_refusal(503, "shutting_down");
+    assert!(refusal.header("retry-after").is_some());
+    assert_eq!(late.take_all(), Ok(Vec::new()));
+    assert!(matches!(plain.told(), Told::Refused(RefusalKind::ShuttingDown)));
 }
 
 #[test]

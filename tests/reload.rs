@@ -159,3 +159,38 @@ fn plain_requests_follow_the_limits_in_force() {
     get(address, "/echo").expect_refusal(426, "upgrade_required");
     assert_eq!(second(), 431);
 }
+
+#[test]
+fn a_head_that_is_half_there_is_judged_by_the_limit_in_force() {
+    let configured = Configured::start("", &["--shards", "1"]);
+    let address = configured.server.address();
+    let mut waiting = Client::raw(address);
+    waiting.send_bytes(format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(5000)).as_bytes());
+    eventually(DEADLINE, "the shard holds it", || configured.server.counter("queue_bytes") > 0);
+    configured.reload("[handshake]\nhead_bytes = \"1KiB\"\n", "limits reloaded");
+    waiting.send_bytes(b"x");
+    waiting.recv_response(false).expect_refusal(431, "head_too_large");
+    assert_eq!(get(address, "/health").status, 200);
+}
+
+#[test]
+fn a_kept_alive_connection_follows_the_limit_on_heads() {
+    let configured = Configured::start("", &["--shards", "1"]);
+    let [mut narrow, mut wide] = [1, 2].map(|_| Client::raw(configured.server.address()));
+    let page =
+        |bytes: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(bytes));
+    for client in [&mut narrow, &mut wide] {
+        client.send_bytes(page(5000).as_bytes());
+        assert_eq!(client.recv_response(false).status, 200);
+    }
+    configured.reload("[handshake]\nhead_bytes = \"1KiB\"\n", "limits reloaded");
+    narrow.send_bytes(page(5000).as_bytes());
+    narrow.recv_response(false).expect_refusal(431, "head_too_large");
+    wide.send_bytes(page(500).as_bytes());
+    assert_eq!(wide.recv_response(false).status, 200);
+    configured.reload("[handshake]\nhead_bytes = \"64KiB\"\n", "limits reloaded");
+    wide.send_bytes(page(40_000).as_bytes());
+    assert_eq!(wide.recv_response(false).status, 200);
+    wide.send_bytes(page(70_000).as_bytes());
+    wide.recv_response(false).expect_refusal(431, "head_too_large");
+}

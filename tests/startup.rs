@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -226,5 +227,51 @@ fn who_may_not_lock_enough_memory_for_the_rings_is_told_what_to_raise() {
     assert_eq!(status.code(), Some(1), "{said}");
     for part in ["RLIMIT_MEMLOCK", "LimitMEMLOCK=infinity", "ulimit -l", "--shards"] {
         assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+/// Starts a server that may open so many files; the server, or what it said in vain.
+fn start_with_files(files: u32) -> Result<Server, String> {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={files}:{files}")).arg(Server::command().get_program());
+    for (name, _) in Server::command().get_envs() {
+        command.env_remove(name);
+    }
+    command.args(["--shards", "2", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
+    let mut said = String::new();
+    while stderr.read_line(&mut said).expect("UTF-8") > 0 {
+        if said.contains("ringhall is open") {
+            child.kill().expect("our own child");
+            child.wait().expect("our own child");
+            return Ok(Server::spawn(command));
+        }
+    }
+    assert_eq!(child.wait().expect("our own child").code(), Some(1), "{said}");
+    Err(said)
+}
+
+#[test]
+fn who_may_open_too_few_files_is_told_what_to_raise_whatever_comes_first() {
+    // The loader of the binary wants a few of its own.
+    for files in 8.. {
+        let server = match start_with_files(files) {
+            Ok(server) => server,
+            Err(said) => {
+                let last = said.lines().last().expect("it says something");
+                assert!(last.starts_with("ringhall: cannot "), "{files}: {said}");
+                for part in ["RLIMIT_NOFILE", "LimitNOFILE=", "ulimit -n", "--shards"] {
+                    assert!(last.contains(part), "{files}, {part}: {said}");
+                }
+                assert!(!said.contains("is open") && !said.contains("panicked"), "{files}: {said}");
+                continue;
+            }
+        };
+        assert!(files > 20, "two rings and their threads cannot do with {files}");
+        assert_eq!(server.health()["status"], "healthy");
+        assert_eq!(get(server.address(), "/").status, 200);
+        chat(&server);
+        break;
     }
 }

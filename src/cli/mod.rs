@@ -4,6 +4,7 @@
 //! Out:   exit code 0; 1 for a failure at run time; 2 for bad usage or configuration.
 //! Never: serves or checks anything itself: a command is a thin file that calls who does.
 
+mod bench;
 mod config;
 mod logging;
 mod serve;
@@ -29,7 +30,8 @@ Examples:
   ringhall serve --listen 0.0.0.0:8000 --log debug
   ringhall --set client.queue_bytes=2MiB    set any key
   ringhall config default                   every key, with its default and range
-  ringhall config check --config F          is this file right?")]
+  ringhall config check --config F          is this file right?
+  ringhall bench echo --url ws://127.0.0.1:8000   how fast is it, and is every byte right?")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -49,6 +51,9 @@ Examples:
 
 Signals: SIGTERM or SIGINT shuts down gracefully, a second one at once; SIGHUP re-reads limits.")]
     Serve(ServeFlags),
+    /// Puts load on a server that runs, and checks every byte that comes back.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Checks, explains and prints configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -152,6 +157,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match arguments.command {
         None => serve::run(arguments.serve.sources()),
         Some(Command::Serve(flags)) => serve::run(flags.sources()),
+        Some(Command::Bench(command)) => bench::run(command),
         Some(Command::Config(ConfigCommand::Check(flags))) => config::check(flags.sources(vec![])),
         Some(Command::Config(ConfigCommand::Default)) => config::default(),
         Some(Command::Config(ConfigCommand::Show(flags))) => config::show(flags.sources(vec![])),

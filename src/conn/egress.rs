@@ -56,6 +56,10 @@ impl Egress {
     /// Queues a segment.
     pub fn push(&mut self, segment: Segment) {
         if !segment.is_empty() {
+            if is_own(&segment) {
+                // There may be a pong in it, which a newer one must not pass.
+                self.pong_at = None;
+            }
             self.bytes += segment.len();
             self.queue.push_back(segment);
         }
@@ -73,8 +77,8 @@ impl Egress {
                 *old = pong;
             }
             None => {
-                self.pong_at = Some(self.queue.len());
                 self.push(pong);
+                self.pong_at = self.queue.len().checked_sub(1);
             }
         }
     }
@@ -82,19 +86,20 @@ impl Egress {
     /// Puts back what a send left: the reader does not keep up, so of pongs that wait alone only
     /// the newest stays.
     pub fn restore(&mut self, rest: Vec<Segment>) {
-        // Replies that go together may have a pong among them, which a newer one must not pass.
-        let mut together_is_newer = false;
+        // What stands behind, or goes together, may have a pong among it, which a newer one must
+        // not pass.
+        let mut own_is_newer = !self.queue.is_empty();
         for segment in rest.into_iter().rev() {
             let is_lone_pong = is_waiting_pong(&segment);
             if is_lone_pong && self.pong_at.is_some() {
                 continue;
             }
-            together_is_newer |= is_own(&segment) && !is_lone_pong;
-            if is_lone_pong && !together_is_newer {
+            if is_lone_pong && !own_is_newer {
                 self.pong_at = Some(0);
             } else {
                 self.pong_at = self.pong_at.map(|at| at + 1);
             }
+            own_is_newer |= is_own(&segment);
             self.bytes += segment.len();
             self.queue.push_front(segment);
         }
@@ -167,14 +172,23 @@ impl Egress {
         (missed.messages > 0).then_some(missed)
     }
 
+    /// Whether the reader has to be told now that it missed something. A notice cannot be dropped:
+    /// while the queue costs more than `limit` and nothing of the room waits in it, a notice has
+    /// nothing to stand in front of, and a reader that takes less than one at a time would be
+    /// queued one each time. It waits until the reader has taken some.
+    #[must_use]
+    pub fn owes_notice(&self, limit: usize) -> bool {
+        let fits = || self.cost() <= limit || self.queue.iter().any(is_unbegun_of_room);
+        self.missed.messages > 0 && fits()
+    }
+
     /// Queues a notice where frames of the room were dropped: in front of the oldest that is left,
     /// and behind everything older, an earlier notice included.
     pub fn insert_notice(&mut self, notice: Segment) {
-        let is_behind = |queued: &Segment| !is_own(queued) && !is_begun(queued);
         if !self.queue.is_empty() {
             self.split_begun(0);
         }
-        let at = self.queue.iter().position(is_behind).unwrap_or(self.queue.len());
+        let at = self.queue.iter().position(is_unbegun_of_room).unwrap_or(self.queue.len());
         self.bytes += notice.len();
         self.insert(at, notice);
     }
@@ -208,6 +222,11 @@ fn is_waiting_pong(queued: &Segment) -> bool {
 /// Made for this connection alone.
 fn is_own(segment: &Segment) -> bool {
     segment.payload.batch().frames.is_empty()
+}
+
+/// Frames of the room, none of which has begun.
+fn is_unbegun_of_room(segment: &Segment) -> bool {
+    !is_own(segment) && !is_begun(segment)
 }
 
 /// Some of the first frame was sent.
@@ -279,6 +298,20 @@ mod tests {
         egress.push_pong(own(&[PONG, 1, 102]));
         egress.restore(rest);
         assert_eq!(drain(&mut egress), [PONG, 1, 102]);
+    }
+
+    #[test]
+    fn a_newer_pong_does_not_pass_an_older_one() {
+        let mut egress = Egress::default();
+        egress.push_pong(own(&[PONG, 1, 1]));
+        egress.push(room(&[1]));
+        // The answer to a ping that came while the socket took bytes.
+        egress.push(own(&[PONG, 1, 2]));
+        egress.push_pong(own(&[PONG, 1, 3]));
+        let rest = egress.take().unwrap().rest(0);
+        egress.restore(rest);
+        let sent = drain(&mut egress);
+        assert_eq!(sent[sent.len() - 3..], [PONG, 1, 3]);
     }
 
     #[test]
@@ -356,5 +389,18 @@ mod tests {
         egress.insert_notice(own(b"lag"));
         let sent = drain(&mut egress);
         assert_eq!((sent.len(), &sent[5..8]), (18, &b"lag"[..]));
+    }
+
+    #[test]
+    fn a_queue_full_of_what_cannot_be_dropped_gets_no_further_notice() {
+        let mut egress = Egress::default();
+        egress.push(room(&[1, 2]));
+        assert!(!egress.owes_notice(0), "nothing was missed");
+        egress.push(own(b"lag"));
+        assert_eq!(egress.drop_oldest(13 + 2 * SEGMENT_BYTES), 1);
+        assert!(egress.owes_notice(0), "message 2 waits behind it");
+        assert_eq!(egress.drop_oldest(0), 1);
+        assert!(!egress.owes_notice(egress.cost() - 1));
+        assert!(egress.owes_notice(egress.cost()));
     }
 }

@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::http::upgrade::{Protocol, Route, Upgrade};
+use crate::http::{Protocol, Route, Upgrade};
 use crate::id::{Mode, RoomKey};
 use crate::io::Parcel;
 use crate::ws::message::Assembler;

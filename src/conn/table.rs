@@ -5,6 +5,7 @@
 //! Never: moves a connection once it is in.
 //!
 //! # Invariants
+//! - A chunk is 16 KiB to the byte: one byte more and the allocator rounds it up to 20.
 //! - No two tenants of the table have the same generation within 2^24 of each other.
 //! - A chunk without tenants is given back to the allocator.
 
@@ -35,15 +36,21 @@ impl Default for Links {
 }
 
 #[derive(Debug)]
-struct Chunk {
+struct Chunk([Option<Conn>; CHUNK]);
+
+const _: () = assert!(size_of::<Chunk>() <= 16 << 10, "the allocator's size class");
+
+/// Where a chunk is while it has tenants.
+#[derive(Debug, Default)]
+struct Place {
     tenants: usize,
-    conns: [Option<Conn>; CHUNK],
+    chunk: Option<Box<Chunk>>,
 }
 
 /// The table.
 #[derive(Debug, Default)]
 pub struct Table {
-    chunks: Vec<Option<Box<Chunk>>>,
+    places: Vec<Place>,
     generation: u32,
     len: usize,
 }
@@ -57,15 +64,15 @@ impl Table {
         self.generation = (self.generation + 1) & ((1 << GENERATION_BITS) - 1);
         conn.generation = self.generation;
         let id = conn.id(slot);
-        let (chunk, place) = (slot as usize / CHUNK, slot as usize % CHUNK);
-        if self.chunks.len() <= chunk {
-            self.chunks.resize_with(chunk + 1, || None);
+        let (at, within) = (slot as usize / CHUNK, slot as usize % CHUNK);
+        if self.places.len() <= at {
+            self.places.resize_with(at + 1, Place::default);
         }
-        let chunk = self.chunks[chunk]
-            .get_or_insert_with(|| Box::new(Chunk { tenants: 0, conns: [const { None }; CHUNK] }));
-        assert!(chunk.conns[place].is_none(), "slot {slot} is taken");
-        chunk.conns[place] = Some(conn);
-        chunk.tenants += 1;
+        let place = &mut self.places[at];
+        let chunk = place.chunk.get_or_insert_with(|| Box::new(Chunk([const { None }; CHUNK])));
+        assert!(chunk.0[within].is_none(), "slot {slot} is taken");
+        chunk.0[within] = Some(conn);
+        place.tenants += 1;
         self.len += 1;
         id
     }
@@ -81,19 +88,18 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn at(&mut self, slot: u32) -> Option<&mut Conn> {
-        let chunk = self.chunks.get_mut(slot as usize / CHUNK)?.as_mut()?;
-        chunk.conns[slot as usize % CHUNK].as_mut()
+        let chunk = self.places.get_mut(slot as usize / CHUNK)?.chunk.as_mut()?;
+        chunk.0[slot as usize % CHUNK].as_mut()
     }
 
     /// Takes a connection out.
     pub fn remove(&mut self, id: ConnId) -> Option<Conn> {
         self.get(id)?;
-        let place = self.chunks.get_mut(id.slot as usize / CHUNK)?;
-        let chunk = place.as_mut()?;
-        let conn = chunk.conns[id.slot as usize % CHUNK].take();
-        chunk.tenants -= 1;
-        if chunk.tenants == 0 {
-            *place = None;
+        let place = self.places.get_mut(id.slot as usize / CHUNK)?;
+        let conn = place.chunk.as_mut()?.0[id.slot as usize % CHUNK].take();
+        place.tenants -= 1;
+        if place.tenants == 0 {
+            place.chunk = None;
         }
         self.len -= 1;
         conn
@@ -113,10 +119,10 @@ impl Table {
 
     /// Everyone, by slot.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Conn)> {
-        self.chunks.iter_mut().enumerate().flat_map(|(chunk, place)| {
-            let conns = place.iter_mut().flat_map(|chunk| chunk.conns.iter_mut().enumerate());
-            conns.filter_map(move |(place, conn)| {
-                let slot = u32::try_from(chunk * CHUNK + place).ok()?;
+        self.places.iter_mut().enumerate().flat_map(|(at, place)| {
+            let conns = place.chunk.iter_mut().flat_map(|chunk| chunk.0.iter_mut().enumerate());
+            conns.filter_map(move |(within, conn)| {
+                let slot = u32::try_from(at * CHUNK + within).ok()?;
                 conn.as_mut().map(|conn| (conn.id(slot), conn))
             })
         })
@@ -147,6 +153,6 @@ mod tests {
         for id in ids {
             table.remove(id);
         }
-        assert!(table.is_empty() && table.chunks.iter().all(Option::is_none));
+        assert!(table.is_empty() && table.places.iter().all(|place| place.chunk.is_none()));
     }
 }

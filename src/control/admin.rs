@@ -109,27 +109,22 @@ async fn converse(
     mut closing: watch::Receiver<bool>,
     mut crowded: watch::Receiver<bool>,
 ) {
-    let bounds = Bounds::default();
     let gate = Gate::default();
     let crowd = crowded.clone();
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (routes, gate, crowd) = (routes.clone(), gate.clone(), crowd.clone());
         async move {
             let has_body = connection::has_body(&request);
-            let mut response = match connection::judge(&request, &gate) {
+            let response = match connection::judge(&request, &gate) {
                 Err(refusal) => refusal::of(&refusal),
                 // Nothing here speaks WebSocket: the router says 404.
                 Ok(_) => routes.oneshot(request.map(Body::new)).await?,
             };
-            gate.answered();
             let is_crowded = *crowd.borrow();
             if is_crowded && !has_body {
                 gate.hurry();
             }
-            if is_crowded || has_body {
-                connection::close_after(&mut response);
-            }
-            Ok(response)
+            Ok(connection::conclude(response, &gate, is_crowded || has_body || gate.is_leaving()))
         }
     });
     let leave = async {
@@ -146,8 +141,8 @@ async fn converse(
         }
         gate.hurry();
     };
-    let wire = Wire::new(stream, &[], bounds, gate.clone());
-    if let Err(error) = connection::converse(wire, bounds, leave, service).await {
+    let wire = Wire::new(stream, &[], Arc::new(Bounds::default), gate.clone());
+    if let Err(error) = connection::converse(wire, leave, service).await {
         tracing::debug!(%error, "an admin connection ended early");
     }
 }

@@ -5,44 +5,41 @@
 //! Never: routes.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use axum::body::Body;
-use hyper::body::{Body as _, Incoming};
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper::{Request, Response, Version};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 
-use super::Bounds;
-use super::gate::Gate;
+use super::gate::{Gate, Turn};
 use super::wire::Wire;
 use crate::http::{Refusal, RefusalKind, Upgrade};
 use crate::limits::TARGET_BYTES_MAX;
-
-/// What hyper may buffer of one connection beyond a request head: a response's chunk on its way.
-const BUFFER_BYTES: usize = 48 << 10;
 
 /// Speaks HTTP until the peer or a bound ends it, the wire is upgraded, or `leave` is over and the
 /// response that is under way is out.
 ///
 /// # Errors
-/// What ended the conversation early: a malformed head, a timeout, a socket that failed.
+/// What ended the conversation early: a malformed head, a socket that failed.
 pub(super) async fn converse<S>(
     wire: Wire,
-    bounds: Bounds,
     leave: impl Future<Output = ()>,
     service: S,
 ) -> hyper::Result<()>
 where
     S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
+    let gate = wire.gate().clone();
     let conversation = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.head_timeout)
-        .max_header_size(bounds.head_bytes)
-        .max_buf_size(bounds.head_bytes.saturating_add(BUFFER_BYTES))
+        // The wire has judged each head, and waits for none too long.
+        .header_read_timeout(None)
+        .max_buf_size(wire.buffer_bytes())
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
     let mut conversation = pin!(conversation);
@@ -53,7 +50,8 @@ where
         over = conversation.as_mut() => return over,
         () = leave => {}
     }
-    conversation.as_mut().graceful_shutdown();
+    // Not hyper's graceful shutdown: that forgets a whole response which the socket has not taken.
+    gate.leave();
     conversation.await
 }
 
@@ -84,7 +82,38 @@ pub(super) fn has_body(request: &Request<Incoming>) -> bool {
     !request.body().is_end_stream()
 }
 
-/// Makes this the connection's last response.
-pub(super) fn close_after(response: &mut Response<Body>) {
-    response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+/// Readies a response for the wire, which may hand over the next head behind its last byte; where
+/// it is the connection's last, it says so.
+pub(super) fn conclude(mut response: Response<Body>, gate: &Gate, is_last: bool) -> Response<Body> {
+    if is_last {
+        response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let turn = gate.answered();
+    response.map(|body| Body::new(Spoken { body, _turn: turn }))
+}
+
+/// A body that opens the gate when hyper has had all of it, or lets go of it.
+struct Spoken {
+    body: Body,
+    _turn: Turn,
+}
+
+impl hyper::body::Body for Spoken {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -8,8 +8,8 @@
 //! to see none: the wire puts [`REFUSED`] in its place, and the refusal waits here for the service.
 //!
 //! # Invariants
-//! - Between a head and the service's answer to it the wire hands over nothing, except that head's
-//!   body. What is behind an upgrade's head is thus never taken for a request.
+//! - Between a head and the end of the service's answer to it the wire hands over nothing, except
+//!   that head's body. What is behind an upgrade's head is thus never taken for a request.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -33,6 +33,16 @@ pub(super) enum Passage {
     Body,
 }
 
+/// An answer that is under way.
+#[derive(Debug)]
+pub(super) struct Turn(Gate);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.open(Passage::Head);
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     passage: Passage,
@@ -40,6 +50,7 @@ struct State {
     refusal: Option<Refusal>,
     has_answered: bool,
     is_hurried: bool,
+    is_leaving: bool,
 }
 
 /// One connection's; its clones are the same gate.
@@ -88,6 +99,15 @@ impl Gate {
         self.state().is_hurried = true;
     }
 
+    /// The connection is to end: the wire takes what is there already, and no request after.
+    pub(super) fn leave(&self) {
+        self.state().is_leaving = true;
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.state().is_leaving
+    }
+
     pub(super) fn is_hurried(&self) -> bool {
         self.state().is_hurried
     }
@@ -97,10 +117,11 @@ impl Gate {
         self.open(Passage::Body);
     }
 
-    /// The service has its answer, and it is not that the wire becomes a WebSocket.
-    pub(super) fn answered(&self) {
-        self.open(Passage::Head);
+    /// The service has its answer, and it is not that the wire becomes a WebSocket. The gate opens
+    /// when what this gives is dropped: with the end of the answer.
+    pub(super) fn answered(&self) -> Turn {
         self.state().has_answered = true;
+        Turn(self.clone())
     }
 
     fn open(&self, passage: Passage) {

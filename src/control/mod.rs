@@ -14,6 +14,7 @@
 //! hyper speaks HTTP, axum routes, tower-http reads files: no home-made server here. This is the
 //! only module that uses them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits;
@@ -47,8 +48,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What one plain HTTP connection may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// From the end of a response (or the start of the connection) to the next complete request
-    /// head: bounds slow heads and silent kept-alive connections alike.
+    /// From the end of a response (or the start of the connection) to the first byte of the next
+    /// request head, and from there to its end: a silent connection is closed, a slow head is 408.
     pub head_timeout: Duration,
     /// See [`STALL_TIMEOUT`].
     pub stall_timeout: Duration,
@@ -57,6 +58,9 @@ pub struct Bounds {
     /// Longest request head, in bytes (`handshake.head_bytes`).
     pub head_bytes: usize,
 }
+
+/// Bounds that may change while a connection lasts: asked for each of its heads.
+pub type BoundsInForce = Arc<dyn Fn() -> Bounds + Send + Sync>;
 
 impl Default for Bounds {
     fn default() -> Self {

@@ -22,6 +22,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -30,7 +31,7 @@ use super::files::Files;
 use super::gate::Gate;
 use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
-use super::{Bounds, Routes, connection, refusal};
+use super::{Bounds, BoundsInForce, Routes, connection, refusal};
 use crate::http::{Refusal, RefusalKind, Upgrade};
 
 /// What the shard says to an upgrade that it accepts.
@@ -68,7 +69,7 @@ pub trait Upgrades {
 /// Everything that the public listener's plain connections of one shard share.
 pub struct Site {
     routes: Routes,
-    bounds: Box<dyn Fn() -> Bounds>,
+    bounds: BoundsInForce,
     closing: watch::Receiver<bool>,
     upgrades: Option<Rc<dyn Upgrades>>,
 }
@@ -81,15 +82,15 @@ impl fmt::Debug for Site {
 
 impl Site {
     /// `routes` are made once for all shards, by [`router`]; when `closing` turns true, connections
-    /// finish the response that is under way and close. `bounds` is asked once a connection: what
-    /// is in force may change.
+    /// finish the response that is under way and close. `bounds` is asked for each request head:
+    /// what is in force may change.
     #[must_use]
     pub fn new(
         routes: Routes,
-        bounds: impl Fn() -> Bounds + 'static,
+        bounds: impl Fn() -> Bounds + Send + Sync + 'static,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        Self { routes, bounds: Box::new(bounds), closing, upgrades: None }
+        Self { routes, bounds: Arc::new(bounds), closing, upgrades: None }
     }
 
     /// With somebody who answers later upgrades; without, they are refused with 426.
@@ -107,8 +108,13 @@ impl Site {
         promise: &Promise,
     ) -> Response {
         let has_body = connection::has_body(&request);
-        let mut response = match connection::judge(&request, gate) {
+        let response = match connection::judge(&request, gate) {
             Err(refusal) => refusal::of(&refusal),
+            Ok(Some(_)) if *self.closing.borrow() => {
+                let message = "The server is shutting down: come back.";
+                let retry = fastrand::u32(1..=10);
+                refusal::of(&Refusal::for_now(RefusalKind::ShuttingDown, message, retry))
+            }
             Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
                 match upgrades.judge(upgrade, peer) {
                     Err(refusal) => refusal::of(&refusal),
@@ -128,17 +134,12 @@ impl Site {
         if let (Some(&kind), Some(upgrades)) = (kind, &self.upgrades) {
             upgrades.refused(kind);
         }
-        gate.answered();
         let is_crowded = self.upgrades.as_ref().is_some_and(|upgrades| upgrades.is_crowded());
         // A body that is still on its way would reset the connection, and its answer be lost.
         if is_crowded && !has_body {
             gate.hurry();
         }
-        // hyper says so by itself only where it knew before this request.
-        if is_crowded || has_body || *self.closing.borrow() {
-            connection::close_after(&mut response);
-        }
-        response
+        connection::conclude(response, gate, is_crowded || has_body || *self.closing.borrow())
     }
 }
 
@@ -216,13 +217,12 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
         let (site, gate, promise) = (site.clone(), gate.clone(), promise.clone());
         async move { Ok::<_, Infallible>(site.answer(request, peer, &gate, &promise).await) }
     });
-    let bounds = (site.bounds)();
-    let wire = Wire::new(socket, &prefix, bounds, gate.clone());
+    let wire = Wire::new(socket, &prefix, site.bounds.clone(), gate.clone());
     drop(prefix);
     let mut closing = site.closing.clone();
     // Whoever could say "closing" is gone: that says it too.
     let leave = async { drop(closing.wait_for(|closing| *closing).await) };
-    let over = connection::converse(wire, bounds, leave, service).await;
+    let over = connection::converse(wire, leave, service).await;
     if let Err(error) = over {
         // hyper found something that `http` lets pass, and has answered by itself.
         if let (true, Some(upgrades)) = (error.is_parse(), &site.upgrades) {
@@ -236,6 +236,17 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
             Some((stream, leftover)) => upgrades.taken(token, stream, leftover),
             None => upgrades.abandoned(token),
         }
+    }
+}
+
+/// Says its last words to a socket that is nobody's any more, and closes it in the order in which
+/// the other end hears them. Its costs are bounded as [`serve`]'s.
+pub async fn dismiss(stream: std::net::TcpStream, words: &[u8], site: Rc<Site>) {
+    let socket = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    let Ok(socket) = socket else { return };
+    let mut wire = Wire::new(socket, &[], site.bounds.clone(), Gate::default());
+    if wire.write_all(words).await.is_ok() {
+        let _closed = wire.shutdown().await;
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! # Invariants
 //! - The bytes come in order: the prefix, then the socket's.
-//! - hyper sees no malformed head: `gate::REFUSED` comes in its place, and nothing after.
+//! - hyper sees no malformed head and none that is late: `gate::REFUSED` comes in its place, and
+//!   nothing after. A connection that says nothing for as long has ended, to hyper.
 //! - A write that makes no progress for `stall_timeout` fails, whoever waits for it.
 //! - A shutdown ends after `linger_timeout`, or `LINGER_BYTES_MAX` of input; at once where the
 //!   place is wanted.
@@ -22,20 +23,38 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::gate::{Gate, Passage, REFUSED};
-use super::{Bounds, LINGER_BYTES_MAX};
-use crate::http::{HeadLimits, HeadProgress, HeadVerdict, RefusalKind, read_head};
+use super::{Bounds, BoundsInForce, LINGER_BYTES_MAX};
+use crate::http::{HeadLimits, HeadProgress, HeadVerdict, Refusal, RefusalKind, read_head};
 
 /// Bytes that one read takes while it looks for a head, or of a closing socket.
 const READ_BYTES: usize = 4096;
+
+/// What hyper may buffer beyond a request head: a response's chunk on its way.
+const BUFFER_BYTES: usize = 48 << 10;
+
+/// What became of waiting for more of a head.
+enum More {
+    /// There is more.
+    Came,
+    /// The peer has ended its stream, or we have had what was there and leave.
+    Ended,
+    /// Nothing in time.
+    Late,
+}
 
 /// The socket of one plain HTTP connection.
 pub(super) struct Wire {
     /// Read, and not handed over: at most a head and a read.
     prefix: BytesMut,
     stream: TcpStream,
+    in_force: BoundsInForce,
+    /// Those of the head that is awaited or under way.
     bounds: Bounds,
+    buffer_bytes: usize,
     gate: Gate,
     progress: HeadProgress,
+    /// Runs while a head is awaited, and anew from its first byte.
+    awaited: Option<Pin<Box<Sleep>>>,
     /// Bytes at the start of the prefix that are a proper head on its way to hyper.
     head_bytes: usize,
     /// Runs while a write waits for the client.
@@ -46,18 +65,38 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, prefix: &[u8], bounds: Bounds, gate: Gate) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        prefix: &[u8],
+        in_force: BoundsInForce,
+        gate: Gate,
+    ) -> Self {
+        let bounds = in_force();
         Self {
             prefix: prefix.into(),
             stream,
+            in_force,
             bounds,
+            buffer_bytes: bounds.head_bytes.saturating_add(BUFFER_BYTES),
             gate,
             progress: HeadProgress::default(),
+            awaited: None,
             head_bytes: 0,
             stalled: None,
             lingering: None,
             dropped: 0,
         }
+    }
+
+    /// Its gate.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// What hyper may buffer of this connection, in bytes. Where the bound on heads is raised while
+    /// it lasts, no head is longer.
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes
     }
 
     /// The socket, and what nobody has read of the prefix.
@@ -73,28 +112,30 @@ impl Wire {
 
     /// Hands over (more of) the next head once it is whole and proper.
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let limits = HeadLimits { head_bytes: self.bounds.head_bytes };
         while self.head_bytes == 0 {
-            let verdict = read_head(&self.prefix, &mut self.progress, limits);
+            if self.awaited.is_none() {
+                self.bounds = (self.in_force)();
+            }
+            let head_bytes = self.bounds.head_bytes.min(self.buffer_bytes);
+            let verdict = read_head(&self.prefix, &mut self.progress, HeadLimits { head_bytes });
             match (verdict, self.progress.end()) {
-                (HeadVerdict::Incomplete, _) => {
-                    let mut space = [0; READ_BYTES];
-                    let mut more = ReadBuf::new(&mut space);
-                    ready!(Pin::new(&mut self.stream).poll_read(cx, &mut more))?;
-                    if more.filled().is_empty() {
+                (HeadVerdict::Incomplete, _) => match ready!(self.poll_more(cx))? {
+                    More::Came => {}
+                    More::Ended => return Poll::Ready(Ok(())),
+                    More::Late if self.prefix.is_empty() => {
+                        // To hyper, the end of the stream. No answer is on its way.
+                        self.gate.hurry();
                         return Poll::Ready(Ok(()));
                     }
-                    self.prefix.extend_from_slice(more.filled());
-                }
+                    More::Late => return Poll::Ready(self.refuse(too_slow(self.bounds), buf)),
+                },
                 (HeadVerdict::Refuse(refusal), _) if spoils_the_connection(refusal.kind) => {
-                    self.gate.refuse(refusal);
-                    // hyper offers 8 KiB at least.
-                    buf.put_slice(REFUSED);
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(self.refuse(refusal, buf));
                 }
                 (_, end) => {
                     self.head_bytes = end.unwrap_or(self.prefix.len());
                     self.progress = HeadProgress::default();
+                    self.awaited = None;
                 }
             }
         }
@@ -105,6 +146,37 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads more of a head, as long as one waits for it.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<More>> {
+        let mut space = [0; READ_BYTES];
+        let mut more = ReadBuf::new(&mut space);
+        if Pin::new(&mut self.stream).poll_read(cx, &mut more)?.is_pending() {
+            if self.gate.is_leaving() {
+                return Poll::Ready(Ok(More::Ended));
+            }
+            let timeout = self.bounds.head_timeout;
+            let awaited = self.awaited.get_or_insert_with(|| Box::pin(sleep(timeout)));
+            ready!(awaited.as_mut().poll(cx));
+            return Poll::Ready(Ok(More::Late));
+        }
+        if more.filled().is_empty() {
+            return Poll::Ready(Ok(More::Ended));
+        }
+        if self.prefix.is_empty() {
+            self.awaited = None;
+        }
+        self.prefix.extend_from_slice(more.filled());
+        Poll::Ready(Ok(More::Came))
+    }
+
+    /// Hands over what stands for a head that hyper is not to see.
+    fn refuse(&mut self, refusal: Refusal, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+        self.gate.refuse(refusal);
+        // hyper offers 8 KiB at least.
+        buf.put_slice(REFUSED);
+        Ok(())
+    }
+
     /// Lets a write through, or gives it up once it has waited for too long.
     fn watched<T>(
         &mut self,
@@ -112,7 +184,10 @@ impl Wire {
         progress: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if progress.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                // Who reads waits for that, too.
+                cx.waker().wake_by_ref();
+            }
             return progress;
         }
         let timeout = self.bounds.stall_timeout;
@@ -137,6 +212,9 @@ impl AsyncRead for Wire {
                 this.hand_over(this.prefix.len(), buf);
                 Poll::Ready(Ok(()))
             }
+            // To hyper, a connection that ends between two requests is over, and what the socket
+            // has not taken of the last answer forgotten.
+            _ if this.stalled.is_some() => Poll::Pending,
             _ => this.poll_head(cx, buf),
         }
     }
@@ -195,6 +273,12 @@ impl AsyncWrite for Wire {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+fn too_slow(bounds: Bounds) -> Refusal {
+    let seconds = bounds.head_timeout.as_secs_f32();
+    let message = format!("The request head has to be complete {seconds} s after it has begun.");
+    Refusal::new(RefusalKind::HandshakeTimeout, message)
 }
 
 /// Whether hyper must not see the head. Any other refusal is for what a well-formed head asks; the

@@ -4,8 +4,33 @@
 //! Out:   `Fields`; the refusals that follow from them alone.
 //! Never: copies a value, looks at the target.
 
-use super::refusal::{Refusal, RefusalKind};
-use super::upgrade::{Protocol, bad_request};
+use super::refusal::{Refusal, RefusalKind, bad_request};
+
+/// A subprotocol of this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// JSON envelopes; also what no subprotocol means.
+    Json,
+    /// Payloads byte for byte.
+    Raw,
+}
+
+impl Protocol {
+    /// As it stands in `Sec-WebSocket-Protocol`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "ringhall.json",
+            Self::Raw => "ringhall.raw",
+        }
+    }
+
+    /// The subprotocol of that name. Case counts.
+    #[must_use]
+    pub fn from_token(token: &[u8]) -> Option<Self> {
+        [Self::Json, Self::Raw].into_iter().find(|known| known.as_str().as_bytes() == token)
+    }
+}
 
 /// What the header fields of one request say.
 #[derive(Debug, Default)]

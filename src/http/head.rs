@@ -88,6 +88,8 @@ impl HeadProgress {
 
     /// Where the head ends: behind the first empty line that follows something.
     fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        // Fewer than last time where the limit was lowered meanwhile.
+        self.searched = self.searched.min(bytes.len());
         if self.searched == self.blank {
             // RFC 9112 section 2.2: "a server that is expecting to receive and parse a
             // request-line SHOULD ignore at least one empty line (CRLF) received prior to the
@@ -328,6 +330,21 @@ mod tests {
         assert_eq!(status(format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(17 << 10))), 431);
         assert_eq!(status("\r\n".repeat(9 << 10)), 431);
         assert_eq!(status("G".repeat(17 << 10)), 431);
+    }
+
+    #[test]
+    fn a_limit_that_is_lowered_meanwhile_holds_for_what_has_come() {
+        let low = HeadLimits { head_bytes: 1024 };
+        let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(3000));
+        for head in [long, "\r\n".repeat(1500)] {
+            let mut progress = HeadProgress::default();
+            let before = read_head(head.as_bytes(), &mut progress, LIMITS);
+            assert_eq!(before, HeadVerdict::Incomplete);
+            match read_head(head.as_bytes(), &mut progress, low) {
+                HeadVerdict::Refuse(refusal) => assert_eq!(refusal, head_too_large(low)),
+                verdict => panic!("{verdict:?}"),
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod head;
 pub mod refusal;
 pub mod upgrade;
 
+pub use fields::Protocol;
 pub use head::{HeadLimits, HeadProgress, HeadVerdict, read_head};
 pub use refusal::{Refusal, RefusalKind};
-pub use upgrade::{Protocol, Route, Upgrade};
+pub use upgrade::{Route, Upgrade};

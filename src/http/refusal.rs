@@ -160,6 +160,11 @@ impl Refusal {
     }
 }
 
+/// The refusal of a request that is malformed.
+pub(super) fn bad_request(message: &'static str) -> Refusal {
+    Refusal::new(RefusalKind::BadRequest, message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

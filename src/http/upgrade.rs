@@ -6,8 +6,8 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::fields::Fields;
-use super::refusal::{Refusal, RefusalKind};
+use super::fields::{Fields, Protocol};
+use super::refusal::{Refusal, RefusalKind, bad_request};
 use crate::id::{Mode, RoomKey};
 use crate::limits;
 
@@ -36,32 +36,6 @@ pub enum Route {
     },
     /// `/echo`.
     Echo,
-}
-
-/// A subprotocol of this server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// JSON envelopes; also what no subprotocol means.
-    Json,
-    /// Payloads byte for byte.
-    Raw,
-}
-
-impl Protocol {
-    /// As it stands in `Sec-WebSocket-Protocol`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Json => "ringhall.json",
-            Self::Raw => "ringhall.raw",
-        }
-    }
-
-    /// The subprotocol of that name. Case counts.
-    #[must_use]
-    pub fn from_token(token: &[u8]) -> Option<Self> {
-        [Self::Json, Self::Raw].into_iter().find(|known| known.as_str().as_bytes() == token)
-    }
 }
 
 impl Upgrade {
@@ -176,10 +150,6 @@ fn parse_echo(query: &str) -> Result<bool, Refusal> {
         (Some("false"), None) => Ok(false),
         _ => Err(bad_request("The parameter 'echo' is given once and is 'true' or 'false'.")),
     }
-}
-
-pub(super) fn bad_request(message: &'static str) -> Refusal {
-    Refusal::new(RefusalKind::BadRequest, message)
 }
 
 #[cfg(test)]

@@ -255,10 +255,12 @@ impl MeshEnd {
         self.waiting += 1;
     }
 
-    /// Moves posted mail into the lanes; `ring` is called for each shard that has to be woken.
-    pub fn flush(&mut self, mut ring: impl FnMut(ShardId)) {
-        if self.waiting == 0 {
-            return;
+    /// Moves posted mail into the lanes, and says how many pieces; `ring` is called for each shard
+    /// that has to be woken.
+    pub fn flush(&mut self, mut ring: impl FnMut(ShardId)) -> usize {
+        let waiting = self.waiting;
+        if waiting == 0 {
+            return 0;
         }
         for to in (0..).map(ShardId).take(self.mesh.shards) {
             let mut moved = 0;
@@ -277,6 +279,7 @@ impl MeshEnd {
                 ring(to);
             }
         }
+        waiting - self.waiting
     }
 
     /// Mail that waits for room in a lane.

@@ -14,6 +14,11 @@ use crate::payload::Batch;
 use crate::room::Room;
 use crate::room::users::UserId;
 
+/// Members up to which a hall grows by [`STEP`]: most are small, and doubling would leave half of
+/// the memory empty.
+const SMALL: usize = 16;
+const STEP: usize = 4;
+
 /// A hall by its place in the registry, and which of the place's tenants it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HallId {
@@ -109,6 +114,9 @@ impl Hall {
     /// # Panics
     /// Beyond 2^32 members, which no table holds.
     pub fn sit(&mut self, member: Member) -> u32 {
+        if self.members.len() < SMALL && self.members.len() == self.members.capacity() {
+            self.members.reserve_exact(STEP);
+        }
         self.members.push(member);
         u32::try_from(self.members.len() - 1).expect("members are bounded by the tables")
     }

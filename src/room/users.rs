@@ -14,6 +14,9 @@ use std::hash::{BuildHasher, RandomState};
 /// Names up to which a search through all of them is cheaper than an index.
 const SMALL: usize = 16;
 
+/// Places that a small room grows by.
+const STEP: usize = 2;
+
 /// A user's place in the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserId(pub u32);
@@ -54,6 +57,7 @@ impl Users {
             self.entries[at as usize] = user;
             at
         } else {
+            self.reserve();
             self.entries.push(user);
             u32::try_from(self.entries.len() - 1).expect("members are bounded by the tables")
         };
@@ -99,6 +103,13 @@ impl Users {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Small rooms are most of them, and grow by a few: doubling would leave half of it empty.
+    fn reserve(&mut self) {
+        if self.entries.len() < SMALL && self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(STEP);
+        }
     }
 
     fn find(&self, name: &str) -> Option<u32> {

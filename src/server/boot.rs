@@ -31,9 +31,10 @@ use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
 use crate::mesh::Mesh;
 use crate::net::{ListenOptions, listen, listen_all};
 use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
+use crate::remedy::remedy;
 use crate::shard::shared::Shared;
 use crate::shard::{Placement, Setup, Shard};
-use crate::uring::{self, UringIo};
+use crate::uring::{self, SetupError, UringIo};
 
 /// Unacknowledged bytes for so long mean a dead peer (TCP_USER_TIMEOUT).
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,6 +42,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(60);
 const RUNTIME_ENTRIES: u32 = 64;
 /// Locked memory that is left for the runtimes' rings, in bytes a ring.
 const RUNTIME_RING_BYTES: usize = 64 << 10;
+/// Files that a server needs beside what its shards have: requests of plain HTTP, pages, the admin.
+const SPARE_FILES: usize = 8;
 /// Most that one shard's ring may use: 4096 entries and eight times as many completions.
 const RING_BYTES_MAX: usize = 1 << 20;
 
@@ -50,7 +53,6 @@ pub(super) struct Started {
     pub(super) overseer: Arc<Overseer>,
     pub(super) capacity: Capacity,
     pub(super) eventfds: Vec<OwnedFd>,
-    pub(super) admin: TcpListener,
     /// Turns true when plain HTTP should end.
     pub(super) closing: watch::Sender<bool>,
     /// One message a shard that has ended.
@@ -87,7 +89,8 @@ struct RingSizes {
     ring_bytes_max: usize,
 }
 
-pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
+/// Starts everything; with it, the admin listener, which nobody serves yet.
+pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener), RunError> {
     check_kernel().map_err(RunError)?;
     abort_on_panic();
     raise_nofile();
@@ -96,6 +99,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
     let wanted = config.connections_max.number();
     let shards = shards_for(config.shards.number(), facts.cpus.len(), facts.nofile.soft, wanted)
         .map_err(|error| RunError(error.to_string()))?;
+    spare_memory(shards, facts.cpus.len());
     let capacity = Capacity::of(&facts, shards);
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
@@ -103,6 +107,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
     let (listeners, addresses) = open_listeners(config, shards)?;
     let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
     let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
+    let admin = admin.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(admin));
+    let admin = admin.map_err(|error| refused("serve on the admin listener", &error))?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
     let shared = Arc::new(Shared::new(mesh, shards, fastrand::u64(..), limits.clone()));
     let clock = Clock::start();
@@ -123,9 +129,9 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
         let (mailer, peers) = channel();
         mailers.push(mailer);
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let eventfd = eventfd.map_err(|error| RunError(format!("eventfd: {error}")))?;
-        let kick = eventfd.try_clone();
-        eventfds.push(kick.map_err(|error| RunError(format!("eventfd: {error}")))?);
+        let eventfd = eventfd.map_err(|error| refused("make an eventfd", &error.into()))?;
+        let kick = eventfd.try_clone().map_err(|error| refused("copy an eventfd", &error))?;
+        eventfds.push(kick);
         spawn(Task {
             id: ShardId(u16::try_from(index).unwrap_or(u16::MAX)),
             cpu: facts.cpus[index % facts.cpus.len()],
@@ -147,9 +153,10 @@ pub(super) fn boot(loaded: &Loaded) -> Result<Started, RunError> {
     }
     drop(ready);
     introduce(&readies, &mailers)?;
+    afford(SPARE_FILES, "serve plain HTTP")?;
     overseer.set_ready();
     announce(loaded, &addresses, &admin, shards, &limits, bound);
-    Ok(Started { shared, overseer, capacity, eventfds, admin, closing, ended })
+    Ok((Started { shared, overseer, capacity, eventfds, closing, ended }, admin))
 }
 
 /// Collects every ring's descriptor and tells it to all shards.
@@ -189,7 +196,19 @@ fn spawn(task: Task) -> Result<(), RunError> {
         }
         let _told = ended.send(id);
     });
-    spawned.map(drop).map_err(|error| RunError(format!("cannot start a shard's thread: {error}")))
+    spawned.map(drop).map_err(|error| refused("start a shard's thread", &error))
+}
+
+/// What the kernel has refused, and what to do about it.
+fn refused(what: &str, error: &std::io::Error) -> RunError {
+    RunError(format!("cannot {what}: {error}{}", remedy(error)))
+}
+
+/// Checks that so many more files can be open: what comes next cannot say what it lacks.
+pub(super) fn afford(files: usize, what: &str) -> Result<(), RunError> {
+    let open = |_| eventfd(0, EventfdFlags::CLOEXEC);
+    let opened: Result<Vec<_>, _> = (0..files).map(open).collect();
+    opened.map(drop).map_err(|error| refused(what, &error.into()))
 }
 
 /// Runs a future on a tokio-uring runtime of this thread.
@@ -208,19 +227,11 @@ pub(super) fn run_on_runtime<T>(
 /// Why there is no runtime, and what to do about it.
 fn no_runtime(error: &std::io::Error) -> String {
     let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE) => {
-            "; this process may open too few files (RLIMIT_NOFILE): raise it (LimitNOFILE=65536 \
-             in the unit, or `ulimit -n 65536`), or use fewer --shards"
-        }
-        Some(Errno::NFILE) => {
-            "; the whole box has too many files open: raise `sysctl fs.file-max`, or end what \
-             holds them"
-        }
         Some(Errno::NOMEM) => {
             "; rings are charged to RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity in the unit, \
              or `ulimit -l unlimited`), or use fewer --shards"
         }
-        _ => "",
+        _ => remedy(error),
     };
     format!("cannot set up a runtime's ring: {error}{remedy}")
 }
@@ -232,8 +243,12 @@ async fn run_shard(task: Task) -> Result<(), String> {
         buffers: task.ring.buffers,
         buffer_bytes: BUFFER_BYTES,
         ring_bytes_max: task.ring.ring_bytes_max,
+        enters_max: uring::ENTERS_MAX,
     })
-    .map_err(|error| error.to_string())?;
+    .map_err(|error| match &error {
+        SetupError::Other { error: cause, .. } => format!("{error}{}", remedy(cause)),
+        _ => error.to_string(),
+    })?;
     let _told = task.ready.send(Ok((task.id, io.ring_fd())));
     let Ok(peers) = task.peers.recv() else { return Ok(()) };
     io.set_peers(peers);
@@ -300,6 +315,16 @@ fn raise_nofile() {
     }
 }
 
+/// Shards beyond one a CPU are there for their tables' sake: each has a few megabytes, and huge
+/// pages, half empty, were a third of what a connection cost (`benches/million`).
+fn spare_memory(shards: usize, cpus: usize) {
+    if shards > cpus
+        && let Err(error) = uring::small_pages()
+    {
+        tracing::warn!(%error, "huge pages stay on: a connection costs more memory");
+    }
+}
+
 /// A shard that panics has lost its connections' state: the process ends, its supervisor restarts
 /// it, the clients come back.
 fn abort_on_panic() {
@@ -313,7 +338,7 @@ fn abort_on_panic() {
 fn announce(
     loaded: &Loaded,
     addresses: &[SocketAddr],
-    admin: &TcpListener,
+    admin: &tokio::net::TcpListener,
     shards: usize,
     limits: &Limits,
     bound: Bound,
@@ -349,8 +374,6 @@ mod tests {
         let said = |errno: Errno| no_runtime(&errno.into());
         let files = said(Errno::MFILE);
         assert!(files.contains("LimitNOFILE") && !files.contains("MEMLOCK"), "{files}");
-        let box_wide = said(Errno::NFILE);
-        assert!(box_wide.contains("fs.file-max") && !box_wide.contains("MEMLOCK"), "{box_wide}");
         assert!(said(Errno::NOMEM).contains("LimitMEMLOCK=infinity"));
         assert!(!said(Errno::PERM).contains("LIMIT"));
     }

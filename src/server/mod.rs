@@ -12,6 +12,9 @@ use std::fmt;
 
 use crate::config::Loaded;
 
+/// Files that the main thread opens before anything else: its runtime panics without.
+const FIRST_FILES: usize = 12;
+
 /// Why the server could not run, and what to do.
 #[derive(Debug)]
 pub struct RunError(pub String);
@@ -28,10 +31,11 @@ impl fmt::Display for RunError {
 /// What the box refused, with the remedy.
 pub fn run(loaded: Loaded) -> Result<(), RunError> {
     // Signals are taken before a socket is open: who can connect can be told of the end.
+    boot::afford(FIRST_FILES, "start")?;
     let served = boot::run_on_runtime(async move {
         let signals = signals::Signals::new()?;
-        let started = boot::boot(&loaded).map_err(|error| error.0)?;
-        signals::watch_over(loaded, started, signals).await
+        let (started, admin) = boot::boot(&loaded).map_err(|error| error.0)?;
+        signals::watch_over(loaded, started, admin, signals).await
     });
     served.map_err(RunError)
 }

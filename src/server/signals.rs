@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
@@ -64,15 +65,11 @@ impl Signals {
 pub(super) async fn watch_over(
     mut loaded: Loaded,
     mut started: Started,
+    listener: TcpListener,
     mut signals: Signals,
 ) -> Result<(), String> {
     let key = loaded.config.admin_key.as_ref().map(crate::config::Secret::expose);
     let routes = admin::router(started.overseer.clone(), key);
-    let listener = started.admin.try_clone().and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(listener)
-    });
-    let listener = listener.map_err(|error| format!("the admin listener: {error}"))?;
     let (admin_over, admin_closes) = tokio::sync::watch::channel(false);
     let admin = tokio_uring::spawn(admin::serve(listener, routes, admin_closes));
     let farewell = loop {

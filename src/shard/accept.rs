@@ -1,13 +1,12 @@
-//! From an accepted socket to a member, an echo, a refusal, another shard, or plain HTTP.
+//! From the listen queue to a whole request head.
 //!
-//! In:    accepted slots, request heads, arrivals from other shards.
-//! Out:   connections in phase `Joining` or `Open`; refusals; departures; handoffs.
-//! Never: reads a frame.
+//! In:    accepted slots, peers' addresses, the bytes of request heads.
+//! Out:   upgrades, refusals, requests for plain HTTP with their sockets.
+//! Never: decides where a connection sits, reads a frame.
 //!
 //! # Invariants
 //! - Until the upgrade, one receive is all that is ever armed: so nothing is in flight when a
 //!   connection departs or is detached.
-//! - The 101 is sent by the shard on which the connection stays, and after the room has taken it.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -15,20 +14,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::conn::disconnect::Disconnect;
-use crate::conn::snapshot::Snapshot;
-use crate::conn::{Conn, Flags, Kind, Phase};
+use crate::conn::{Conn, Flags, Phase};
 use crate::counters::Counter;
-use crate::http::{
-    HeadLimits, HeadVerdict, Protocol, Refusal, RefusalKind, Route, Upgrade, read_head,
-};
-use crate::id::{ConnId, RoomKey, ShardId};
-use crate::io::{CloseHow, Errno, Io, Parcel, Patience};
-use crate::limits::{Spread, accept_reserve, moves_reserve};
-use crate::mesh::Mail;
-use crate::room::JoinRefused;
+use crate::http::{HeadLimits, HeadVerdict, Refusal, RefusalKind, read_head};
+use crate::id::ConnId;
+use crate::io::{CloseHow, Errno, Io, Patience};
+use crate::limits::accept_reserve;
 use crate::shard::shared::take_one;
-use crate::shard::{Handoff, Placement, Shard, State};
-use crate::ws::handshake::accept_response;
+use crate::shard::{Handoff, Shard};
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,21 +31,6 @@ impl<I: Io> Shard<I> {
     pub fn start(&mut self) {
         self.state.accepting = true;
         self.io.accept();
-    }
-
-    /// Takes in a connection that plain HTTP has upgraded and answered; whoever judged its request
-    /// has counted it.
-    pub fn adopt(
-        &mut self,
-        fd: OwnedFd,
-        upgrade: Upgrade,
-        address: Option<IpAddr>,
-        leftover: Vec<u8>,
-    ) {
-        let upgrade = Some(upgrade);
-        let snapshot =
-            Snapshot { upgrade, answered: true, address, leftover, ..Snapshot::default() };
-        self.io.adopt(fd, snapshot.write());
     }
 
     pub(super) fn accepted(&mut self, slot: u32) {
@@ -82,7 +60,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// A full table drops what the kernel accepts for it: stop before it is full.
-    fn pause_accepting(&mut self) {
+    pub(super) fn pause_accepting(&mut self) {
         let state = &mut self.state;
         if state.accepting && state.free_slots() <= accept_reserve(state.table_slots) {
             state.accepting = false;
@@ -96,6 +74,10 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn accept_stopped(&mut self, error: Errno) {
         let state = &mut self.state;
+        if error == Errno::CANCELED {
+            // We asked for it; where we accept, that was begun anew since.
+            return;
+        }
         if state.drain.is_some() || !state.accepting {
             state.accepting = false;
             return;
@@ -225,254 +207,5 @@ impl<I: Io> Shard<I> {
                 state.refuse(id, Refusal::for_now(RefusalKind::Unavailable, message, retry));
             }
         }
-    }
-
-    /// An accepted upgrade: stays here, or goes to the shard that is its room's home.
-    fn upgrade(&mut self, id: ConnId, upgrade: Upgrade, leftover: Vec<u8>) {
-        let state = &mut self.state;
-        if state.drain.is_some() {
-            return state.refuse_for_shutdown(id);
-        }
-        let Some(conn) = state.conns.get(id) else { return };
-        let is_placed = conn.flags.has(Flags::PLACED);
-        conn.cold().stash = leftover;
-        let Route::Room { room, .. } = &upgrade.route else { return self.open_echo(id, &upgrade) };
-        let home = state.shared.home(room);
-        let Some(target) = state.place(home, room, is_placed) else {
-            let message = "the room's shard is full and rooms.spread is \"never\"; try again later";
-            let retry = state.random.u32(1..=10);
-            return state.refuse(id, Refusal::for_now(RefusalKind::Full, message, retry));
-        };
-        if target != state.id {
-            return self.depart(id, target, home, upgrade);
-        }
-        if home == state.id {
-            state.join_here(id, upgrade);
-        } else {
-            state.join_there(id, home, upgrade);
-        }
-        self.arm_if_open(id);
-    }
-
-    fn depart(&mut self, id: ConnId, to: ShardId, home: ShardId, upgrade: Upgrade) {
-        let Some(conn) = self.state.conns.get(id) else { return };
-        conn.phase = Phase::Parting;
-        let cold = conn.cold();
-        let snapshot = Snapshot {
-            upgrade: Some(upgrade),
-            address: cold.address,
-            leftover: std::mem::take(&mut cold.stash),
-            answered: conn.flags.has(Flags::ANSWERED),
-            // Sent away from a saturated home: it stays where it is sent.
-            placed: to != home,
-            ..Snapshot::default()
-        };
-        self.io.depart(id, to, snapshot.write());
-    }
-
-    pub(super) fn departed(&mut self, id: ConnId) {
-        let state = &mut self.state;
-        let Some(conn) = state.conns.get(id) else { return };
-        // The counts go with the connection.
-        conn.flags.clear(Flags::ADMITTED);
-        conn.cold().address = None;
-        state.count(Counter::departed);
-        self.vacate(id, Disconnect::Departed, CloseHow::Orderly);
-    }
-
-    pub(super) fn stayed(&mut self, id: ConnId, parcel: &Parcel, error: Errno) {
-        let state = &mut self.state;
-        state.count(Counter::stayed);
-        tracing::debug!(shard = state.id.0, %error, "a connection stays where it was accepted");
-        let Some(conn) = state.conns.get(id) else { return };
-        conn.phase = Phase::Head;
-        conn.flags.set(Flags::PLACED);
-        let Some(snapshot) = Snapshot::read(parcel) else {
-            return state.end(id, Disconnect::Internal);
-        };
-        if let Some(upgrade) = snapshot.upgrade {
-            self.upgrade(id, upgrade, snapshot.leftover);
-        }
-    }
-
-    /// A connection from another shard, or back from plain HTTP.
-    pub(super) fn arrived(&mut self, slot: u32, parcel: &Parcel) {
-        let state = &mut self.state;
-        state.count(Counter::arrived);
-        let mut conn = Conn::new(state.wheel.tick_at(state.now));
-        conn.flags.set(Flags::ADMITTED);
-        let snapshot = Snapshot::read(parcel);
-        if let Some(snapshot) = &snapshot {
-            if snapshot.placed {
-                conn.flags.set(Flags::PLACED);
-            }
-            if snapshot.answered {
-                conn.flags.set(Flags::ANSWERED);
-            }
-            if snapshot.address.is_some() {
-                conn.cold().address = snapshot.address;
-            }
-        }
-        let id = state.conns.insert(slot, conn);
-        let due = state.now.after(state.limits.handshake_timeout);
-        state.wheel.set(&mut state.conns, slot, due);
-        match snapshot.and_then(|snapshot| snapshot.upgrade.map(|to| (to, snapshot.leftover))) {
-            Some((upgrade, leftover)) => self.upgrade(id, upgrade, leftover),
-            None => state.end(id, Disconnect::Internal),
-        }
-        self.pause_accepting();
-    }
-
-    pub(super) fn adopt_failed(&mut self, parcel: &Parcel, error: Errno) {
-        let state = &mut self.state;
-        state.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Some(address) = Snapshot::read(parcel).and_then(|snapshot| snapshot.address) {
-            state.shared.addresses.leave(address);
-        }
-        let bytes = parcel.0.len();
-        tracing::warn!(%error, bytes, "an upgraded connection found no slot in the table");
-    }
-
-    fn open_echo(&mut self, id: ConnId, upgrade: &Upgrade) {
-        if !self.state.limits.echo_enabled {
-            let message = "/echo is switched off (echo.enabled = false)";
-            return self.state.refuse(id, Refusal::new(RefusalKind::EchoDisabled, message));
-        }
-        self.state.answer(id, upgrade, Kind::Echo, None);
-        self.arm_if_open(id);
-    }
-
-    /// After a join: the frames that came with the request, then whatever comes.
-    pub(super) fn arm_if_open(&mut self, id: ConnId) {
-        let Some(conn) = self.state.conns.get(id) else { return };
-        if conn.phase != Phase::Open {
-            return;
-        }
-        conn.flags.set(Flags::POLLED);
-        self.io.poll_readable(id);
-        self.state.feed_stash(id);
-    }
-}
-
-impl State {
-    /// The shard on which a newcomer is to sit; `None` where it can sit on none.
-    ///
-    /// A full shard still accepts, for the kernel does not ask which of them has room: whoever need
-    /// not sit there is sent on.
-    fn place(&mut self, home: ShardId, room: &RoomKey, is_placed: bool) -> Option<ShardId> {
-        let spread = self.limits.spread;
-        let reserve = moves_reserve(self.table_slots);
-        let is_full = self.free_slots() < reserve;
-        let here = if is_full && !is_placed { self.idlest() } else { self.id };
-        if home == self.id {
-            return match spread {
-                Spread::Never => (!is_full).then_some(home),
-                Spread::Auto if !is_placed && self.is_spread(room) => Some(self.idlest()),
-                _ => Some(here),
-            };
-        }
-        let stays = is_placed || self.placement == Placement::Accept || spread == Spread::Always;
-        let free = self.shared.neighbour(home).free_slots.load(Ordering::Relaxed);
-        match (stays, free > reserve) {
-            (false, true) => Some(home),
-            (true, _) if spread != Spread::Never || self.placement == Placement::Accept => {
-                Some(here)
-            }
-            (false, false) if spread != Spread::Never => Some(here),
-            _ => None,
-        }
-    }
-
-    /// Joins a room that lives here.
-    fn join_here(&mut self, id: ConnId, upgrade: Upgrade) {
-        let Route::Room { room, user, hears_itself } = &upgrade.route else { return };
-        match self.admit_member(room, user, None) {
-            Ok(entry) => {
-                self.sit(id, entry.hall.index, entry.user, entry.from, *hears_itself);
-                let joined = Some((entry.epoch, entry.offset));
-                self.answer(id, &upgrade, Kind::Room(room.mode), joined);
-            }
-            Err(why) => self.refuse_join(id, why),
-        }
-    }
-
-    /// Asks a room that lives elsewhere.
-    fn join_there(&mut self, id: ConnId, home: ShardId, upgrade: Upgrade) {
-        let Route::Room { room, user, .. } = &upgrade.route else { return };
-        let (key, user) = (room.clone(), user.clone());
-        let hall = self.outpost(&key, home);
-        if let Some(conn) = self.conns.get(id) {
-            conn.phase = Phase::Joining;
-            conn.cold().upgrade = Some(upgrade);
-        }
-        // Frames that came with the request wait for the answer, and weigh.
-        self.weigh(id);
-        self.mesh.post(home, Mail::Join { key, user, who: id, hall });
-    }
-
-    /// Answers the upgrade and opens the connection.
-    pub(super) fn answer(
-        &mut self,
-        id: ConnId,
-        upgrade: &Upgrade,
-        kind: Kind,
-        joined: Option<(crate::room::epoch::Epoch, u64)>,
-    ) {
-        let ping_after = self.limits.ping_after;
-        let Some(conn) = self.conns.get(id) else { return };
-        conn.phase = Phase::Open;
-        conn.kind = kind;
-        conn.heard = self.wheel.tick_at(self.now);
-        let mut bytes = if conn.flags.take(Flags::ANSWERED) {
-            Vec::new()
-        } else {
-            accept_response(&upgrade.key, upgrade.protocol.map(Protocol::as_str))
-        };
-        if let (Kind::Room(crate::id::Mode::Json), Some((epoch, offset))) = (kind, joined) {
-            let Route::Room { room, .. } = &upgrade.route else { return };
-            crate::protocol::event::put_joined(&mut bytes, &room.name, epoch.as_str(), offset);
-        }
-        self.count(Counter::upgraded);
-        self.counters.add(Counter::websockets, 1);
-        self.push_own(id, bytes);
-        let due = self.now.after(ping_after);
-        self.wheel.set(&mut self.conns, id.slot, due);
-        tracing::debug!(shard = self.id.0, slot = id.slot, route = ?upgrade.route, "opened");
-    }
-
-    pub(super) fn refuse_join(&mut self, id: ConnId, why: JoinRefused) {
-        let (kind, message) = match why {
-            JoinRefused::RoomFull => (
-                RefusalKind::RoomFull,
-                "the room has as many members as rooms.members_max allows; try again later",
-            ),
-            JoinRefused::RoomsFull => (
-                RefusalKind::RoomsFull,
-                "the server has as many rooms as rooms.max allows; join an existing one or try \
-                 again later",
-            ),
-        };
-        let retry = self.random.u32(1..=10);
-        self.refuse(id, Refusal::for_now(kind, message, retry));
-    }
-
-    pub(super) fn refuse_for_shutdown(&mut self, id: ConnId) {
-        let retry = self.random.u32(1..=10);
-        let message = "the server is shutting down; come back";
-        self.refuse(id, Refusal::for_now(RefusalKind::ShuttingDown, message, retry));
-    }
-
-    /// Answers a request with a refusal; the connection ends when the peer has had it.
-    pub(super) fn refuse(&mut self, id: ConnId, refusal: Refusal) {
-        let Some(conn) = self.conns.get(id) else { return };
-        self.counters.count_refused(refusal.kind.index());
-        if conn.flags.has(Flags::ANSWERED) {
-            // It came from plain HTTP and has its 101: a close frame is all that can be said.
-            return self.end(id, Disconnect::Overloaded);
-        }
-        let code = refusal.kind.code();
-        tracing::debug!(shard = self.id.0, slot = id.slot, code, "refused");
-        self.push_own(id, refusal.to_bytes());
-        self.begin_closing(id, Disconnect::Refused);
     }
 }

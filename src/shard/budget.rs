@@ -7,7 +7,8 @@
 //! # Invariants
 //! - The budget's sum is the sum of `held` over all connections of all shards.
 //! - Who ends holds at least the average of all holders: so a shard whose connections are light
-//!   leaves the paying to the shard that has the heavy ones.
+//!   leaves the paying to the shard that has the heavy ones. And it has paid (`Budget::pay`) while
+//!   the sum was too much: what one shard has paid, no other pays again.
 
 use std::sync::atomic::Ordering;
 
@@ -53,6 +54,19 @@ impl State {
         }
     }
 
+    /// Takes a connection's weight from the sum, if that is still too much; then it has to go.
+    fn pay(&mut self, id: ConnId) -> bool {
+        let limit = self.limits.queue_bytes_total;
+        let Some(conn) = self.conns.get(id) else { return true };
+        if !self.shared.budget.pay(conn.held, limit) {
+            return false;
+        }
+        self.counters.sub(Counter::queue_bytes, conn.held as u64);
+        conn.held = 0;
+        conn.flags.clear(Flags::HOLDING);
+        true
+    }
+
     /// The heaviest connections of this shard, as many as bring the process back into its budget;
     /// none that holds less than the average.
     fn debtors(&mut self, excess: usize, average: usize) -> Vec<ConnId> {
@@ -80,6 +94,9 @@ impl<I: Io> Shard<I> {
         }
         let average = sum / budget.holders.load(Ordering::Relaxed).max(1);
         for id in self.state.debtors(sum - limit, average) {
+            if !self.state.pay(id) {
+                break;
+            }
             // By reset: what it holds, in the kernel too, has to go now.
             self.vacate(id, Disconnect::Overloaded, CloseHow::Reset);
         }

@@ -31,6 +31,8 @@ pub struct Drain {
     began: Now,
     closed: u64,
     per_second: u64,
+    /// Whoever is left is cut.
+    cut: bool,
     /// Longest wait that a client is asked for, in milliseconds.
     retry_ms_max: u64,
     now: Now,
@@ -57,7 +59,7 @@ impl<I: Io> Shard<I> {
             match order {
                 Order::Limits(limits) => self.state.limits = limits,
                 Order::Drain(farewell) => self.begin_drain(farewell),
-                Order::Cut => self.cut(),
+                Order::Cut => self.begin_cut(),
             }
         }
     }
@@ -82,6 +84,7 @@ impl<I: Io> Shard<I> {
             began: state.now,
             closed: 0,
             per_second: (count * 1000 / half_grace_ms).max(DRAIN_PER_SECOND_MIN),
+            cut: false,
             // So that those who come back do it at some thousands a second.
             retry_ms_max: 1000 + count / 4,
             now: state.now,
@@ -93,6 +96,10 @@ impl<I: Io> Shard<I> {
     pub(super) fn drain(&mut self) -> usize {
         let state = &mut self.state;
         let Some(mut drain) = state.drain.take() else { return 0 };
+        if drain.cut {
+            state.drain = Some(drain);
+            return self.cut();
+        }
         drain.now = state.now;
         let mut done = 0;
         for _ in 0..TOLD_PER_TURN {
@@ -114,16 +121,26 @@ impl<I: Io> Shard<I> {
         done
     }
 
-    fn cut(&mut self) {
+    fn begin_cut(&mut self) {
+        self.begin_drain(Farewell::ForGood);
         if let Some(drain) = &mut self.state.drain {
             drain.untold.clear();
             drain.unclosed.clear();
+            drain.cut = true;
         }
-        let left: Vec<_> = self.state.conns.iter_mut().map(|(id, _)| id).collect();
-        for id in left {
+        self.cut();
+    }
+
+    /// Cuts whoever is here; how many. What is on its way to another shard or to plain HTTP has its
+    /// count and its socket there already, or comes back and is cut then.
+    fn cut(&mut self) -> usize {
+        let here = self.state.conns.iter_mut().filter(|(_, conn)| conn.phase != Phase::Parting);
+        let left: Vec<_> = here.map(|(id, _)| id).collect();
+        for id in &left {
             self.state.count(Counter::shutdown_cut);
-            self.vacate(id, Disconnect::Restart, CloseHow::Reset);
+            self.vacate(*id, Disconnect::Restart, CloseHow::Reset);
         }
+        left.len()
     }
 }
 

@@ -25,19 +25,24 @@ use crate::room::hall::{Hall, HallId, Role};
 use crate::shard::{Shard, State};
 
 impl<I: Io> Shard<I> {
-    /// Fans out every room that spoke and every payload from elsewhere; how many these were.
-    pub(super) fn fan_out(&mut self) -> usize {
+    /// Fans out every room that spoke, but for one that is still being heard, and every payload
+    /// from elsewhere; how many these were.
+    pub(super) fn fan_out(&mut self, but: Option<u32>) -> usize {
         let mut flushed = 0;
         let mut queued = Vec::new();
         let mut halls = std::mem::take(&mut self.state.dirty_halls);
+        let mut later = None;
         for index in halls.drain(..) {
-            if let Some(payload) = self.state.flush_hall(index) {
+            if but == Some(index) {
+                later = but;
+            } else if let Some(payload) = self.state.flush_hall(index) {
                 flushed += 1;
                 self.give_hall(index, &payload, &mut queued);
             }
         }
-        // The list keeps its memory, and is empty: nothing so far has made a room speak.
+        // The list keeps its memory; nothing so far has made another room speak.
         self.state.dirty_halls = halls;
+        self.state.dirty_halls.extend(later);
         for (hall, payload) in std::mem::take(&mut self.state.foreign) {
             flushed += 1;
             if self.state.halls.get(hall).is_some() {
@@ -63,6 +68,7 @@ impl<I: Io> Shard<I> {
             Share::Queued(id, before) => queued.push((id, before)),
         });
         state.sends += sends;
+        state.deliveries += sends;
         let deliveries = (frames * hall.members.len()) as u64;
         if let Some(home) = hall.home_mut() {
             home.deliveries += deliveries;
@@ -80,15 +86,23 @@ impl<I: Io> Shard<I> {
                 self.state.weigh(id);
                 continue;
             }
-            self.state.notify_lag(id);
+            let limit = self.state.limits.queue_bytes;
+            if conn.egress.as_ref().is_some_and(|queue| queue.owes_notice(limit)) {
+                self.state.notify_lag(id);
+            }
             let Some(conn) = self.state.conns.get(id) else { continue };
+            let is_closing = conn.is_closing();
             let Some(egress) = &mut conn.egress else {
                 self.finish_soon(id);
                 continue;
             };
             if let Some(segments) = egress.take() {
                 self.state.sends += 1;
-                self.io.send(id, segments);
+                if is_closing && egress.is_empty() {
+                    self.io.send_last(id, segments);
+                } else {
+                    self.io.send(id, segments);
+                }
             }
             if egress.is_empty() {
                 conn.egress = None;

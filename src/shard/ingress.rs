@@ -85,6 +85,7 @@ impl<I: Io> Shard<I> {
         if conn.egress.is_none() {
             return self.vacate(id, Disconnect::PeerGone, CloseHow::Orderly);
         }
+        self.state.notify_lag(id);
         self.state.begin_closing(id, Disconnect::PeerGone);
     }
 

@@ -173,10 +173,12 @@ impl State {
             outpost.joining -= 1;
             outpost.hall = Some(welcome.home);
         }
-        let upgrade = self.conns.get(who).filter(|conn| conn.phase == Phase::Joining);
+        let opens = self.drain.is_none();
+        let upgrade = self.conns.get(who).filter(|conn| opens && conn.phase == Phase::Joining);
         let upgrade = upgrade.and_then(|conn| conn.cold().upgrade.take());
         let Some(upgrade) = upgrade else {
-            // It went away while it waited: its membership ends where it has just begun.
+            // It went away while it waited, or is about to be refused for the shutdown: its
+            // membership ends where it has just begun.
             self.mesh.post(from, Mail::Leave { home: welcome.home, user: welcome.user });
             return self.drop_hall_if_deserted(hall.index);
         };

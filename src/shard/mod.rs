@@ -19,6 +19,9 @@ pub mod egress;
 pub mod ingress;
 pub mod mailbox;
 pub mod members;
+pub mod moving;
+pub mod opening;
+pub mod receive;
 pub mod shared;
 pub mod spread;
 pub mod tick;
@@ -53,6 +56,15 @@ pub struct Handoff {
     pub fd: OwnedFd,
     /// What was received of it so far.
     pub bytes: Vec<u8>,
+}
+
+/// A socket that plain HTTP has upgraded and that found no slot.
+#[derive(Debug)]
+pub struct TurnedAway {
+    /// The socket; its mode is blocking.
+    pub fd: OwnedFd,
+    /// What it is still sent: a close frame.
+    pub words: Vec<u8>,
 }
 
 /// Whether members are moved to their room's home (`server.placement`).
@@ -107,7 +119,7 @@ pub struct State {
     pub(crate) epochs: Epochs,
     pub(crate) random: fastrand::Rng,
     /// Connections with something to receive.
-    pub(crate) ready: VecDeque<ConnId>,
+    pub(crate) ready: Vec<ConnId>,
     /// Answers of echoes, in the buffers that they were received in.
     pub(crate) echoes: Vec<Echo>,
     /// Connections with something to send.
@@ -133,6 +145,8 @@ pub struct State {
     pub(crate) held_welcome: Vec<Option<Mail>>,
     /// Sockets that leave for plain HTTP; the host takes them.
     pub handoffs: Vec<Handoff>,
+    /// Sockets that came back and found no slot; the host takes them, too.
+    pub turned_away: Vec<TurnedAway>,
     pub(crate) drain: Option<Drain>,
     pub(crate) accepting: bool,
     /// Accepting has failed for want of descriptors or memory: not tried again before this.
@@ -140,6 +154,8 @@ pub struct State {
     pub(crate) buffers: usize,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
+    /// Of these, the ones that carried a room's payload.
+    pub(crate) deliveries: usize,
     pub(crate) recent_completions: usize,
     pub(crate) warnings: crate::warn::Quiet,
 }
@@ -164,7 +180,7 @@ impl<I: Io> Shard<I> {
             wheel: Wheel::default(),
             epochs: Epochs::new(setup.shared.seed, setup.id.0),
             random: fastrand::Rng::with_seed(setup.seed),
-            ready: VecDeque::new(),
+            ready: Vec::new(),
             echoes: Vec::new(),
             dirty: Vec::new(),
             finishing: Vec::new(),
@@ -177,12 +193,14 @@ impl<I: Io> Shard<I> {
             held_mail: (0..shards).map(|_| None).collect(),
             held_welcome: (0..shards).map(|_| None).collect(),
             handoffs: Vec::new(),
+            turned_away: Vec::new(),
             drain: None,
             accepting: false,
             accept_after: Now::default(),
             buffers: io.buffers_free(),
             saturation: Saturation::default(),
             sends: 0,
+            deliveries: 0,
             recent_completions: 0,
             warnings: crate::warn::Quiet::default(),
             shared: setup.shared,
@@ -202,6 +220,12 @@ impl State {
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Sockets that its table holds.
+    #[must_use]
+    pub fn table_slots(&self) -> usize {
+        self.table_slots
     }
 
     pub(crate) fn free_slots(&self) -> usize {
@@ -260,7 +284,7 @@ impl State {
         } else if !conn.flags.has(Flags::READY) {
             conn.flags.set(Flags::READY);
             if !conn.flags.has(Flags::PAUSED) {
-                self.ready.push_back(id);
+                self.ready.push(id);
             }
         }
     }

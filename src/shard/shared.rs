@@ -64,6 +64,20 @@ pub struct Budget {
     pub holders: CachePadded<AtomicUsize>,
 }
 
+impl Budget {
+    /// Gives up what one connection holds, unless the sum is within `limit` by now: of the shards
+    /// that see one excess at once, each pays only for what the others have not paid yet.
+    #[must_use]
+    pub fn pay(&self, held: usize, limit: usize) -> bool {
+        let less = |sum: usize| (sum > limit).then(|| sum - held);
+        let paid = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if paid {
+            self.holders.fetch_sub(1, Ordering::Relaxed);
+        }
+        paid
+    }
+}
+
 /// What the shards of a process share.
 #[derive(Debug)]
 pub struct Shared {
@@ -192,5 +206,23 @@ impl Addresses {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_excess_is_paid_once_whoever_sees_it() {
+        let budget = Budget::default();
+        budget.bytes.store(150, Ordering::Relaxed);
+        budget.holders.store(3, Ordering::Relaxed);
+        let paid: usize = std::thread::scope(|scope| {
+            let shards: Vec<_> = (0..3).map(|_| scope.spawn(|| budget.pay(50, 100))).collect();
+            shards.into_iter().map(|shard| usize::from(shard.join().unwrap())).sum()
+        });
+        assert_eq!((paid, budget.bytes.load(Ordering::Relaxed)), (1, 100));
+        assert_eq!(budget.holders.load(Ordering::Relaxed), 2);
     }
 }

@@ -8,11 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::counters::Counter;
-use crate::io::{Completion, Io, Patience, Wait};
+use crate::io::{Completion, Io, Wait};
 use crate::shard::Shard;
 use crate::time::Now;
-
-use crate::conn::Flags;
 
 /// What the host should do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,27 +30,29 @@ impl<I: Io> Shard<I> {
     /// Runs one turn.
     pub fn turn(&mut self, now: Now) -> Next {
         self.state.now = now;
-        self.state.sends = 0;
+        (self.state.sends, self.state.deliveries) = (0, 0);
         self.orders(); //                     limits, shutdown
         let mut work = self.state.resume(); // what had to wait for its room, before anything new
-        work += self.reap(); //               bytes in -> frame -> message -> command -> room
+        let reaped = self.reap(); //          who is readable, what arrived, what fell short
+        self.note_completions(reaped);
+        work += reaped;
         work += self.finish_ended(); //       FIN behind the last bytes of those that end
         work += self.mailbox(); //            what other shards' members say, what other homes said
         work += self.state.resume_echoes(); // input that had to wait for its own reader
+        work += self.receive(); //            bytes in -> frame -> message -> command -> room
         work += self.timers(); //             heartbeats and other deadlines, summaries
         work += self.drain(); //              a shutdown's next few farewells
         self.keep_budget(); //                the slowest pay if all queues together are too much
-        let flushed = self.fan_out(); //      rooms x members -> one payload -> sends
+        work += self.fan_out(None); //        rooms x members -> one payload -> sends
         self.send_back(); //                  echoes, out of the buffers that they came in
         self.flush(); //                      whoever has anything else to be sent
-        self.receive(); //                    as many receives as there are buffers
         self.post(); //                       mail out, bells
         self.settle(work);
         self.io.submit(self.patience());
-        self.next(work + flushed)
+        self.next(work)
     }
 
-    fn reap(&mut self) -> usize {
+    pub(super) fn reap(&mut self) -> usize {
         let mut reaped = 0;
         while let Some(completion) = self.io.reap() {
             reaped += 1;
@@ -62,40 +62,31 @@ impl<I: Io> Shard<I> {
                 Completion::Peer { conn, address } => self.peer_known(conn, address),
                 Completion::Readable { conn, hangup, armed } => self.readable(conn, hangup, armed),
                 Completion::Writable { conn } => self.writable(conn),
-                Completion::Received { conn, outcome } => self.received(conn, outcome),
+                Completion::Received { conn, outcome, .. } => self.received(conn, outcome),
                 Completion::Fell { conn, rest, error } => self.fell(conn, rest, error),
                 Completion::Arrived { slot, parcel } => self.arrived(slot, &parcel),
                 Completion::Departed { conn } => self.departed(conn),
                 Completion::Stayed { conn, parcel, error } => self.stayed(conn, &parcel, error),
                 Completion::Detached { conn, fd } => self.detached(conn, fd),
-                Completion::AdoptFailed { parcel, error } => self.adopt_failed(&parcel, error),
+                Completion::AdoptFailed { fd, parcel, error } => {
+                    self.adopt_failed(fd, &parcel, error);
+                }
                 Completion::Doorbell => {}
             }
         }
-        let recent = self.state.recent_completions;
-        self.state.recent_completions = reaped.max(recent - recent / 8);
         reaped
     }
 
-    /// Gives the readable connections buffers, as long as there are any.
-    fn receive(&mut self) {
-        let mut buffers = self.io.buffers_free();
-        while buffers > 0 {
-            let Some(id) = self.state.ready.pop_front() else { break };
-            let Some(conn) = self.state.conns.get(id) else { continue };
-            if conn.flags.has(Flags::PAUSED.with(Flags::RECEIVING)) {
-                continue;
-            }
-            conn.flags.clear(Flags::READY);
-            conn.flags.set(Flags::RECEIVING);
-            self.io.recv(id, Patience::DontWait);
-            buffers -= 1;
-        }
+    /// How many completions a turn begins with, of late: what a busy shard waits for.
+    fn note_completions(&mut self, reaped: usize) {
+        let recent = self.state.recent_completions;
+        self.state.recent_completions = reaped.max(recent * 7 / 8);
     }
 
     fn post(&mut self) {
         let io = &mut self.io;
-        self.state.mesh.flush(|shard| io.doorbell(shard));
+        let mailed = self.state.mesh.flush(|shard| io.doorbell(shard));
+        self.state.counters.add(Counter::mesh_messages, mailed as u64);
     }
 
     fn settle(&mut self, work: usize) {
@@ -114,11 +105,11 @@ impl<I: Io> Shard<I> {
         self.resume_accepting();
     }
 
-    /// A turn with many sends waits a little, so that the next one has more to join: for as many
+    /// A turn with many deliveries waits a little, so that the next has more to join: for as many
     /// completions as recent turns had (DESIGN D6).
     fn patience(&self) -> Wait {
         let limits = &self.state.limits;
-        if self.state.sends < limits.gather_sends || limits.gather_wait.is_zero() {
+        if self.state.deliveries < limits.gather_sends || limits.gather_wait.is_zero() {
             return Wait::No;
         }
         let count = self.state.recent_completions.clamp(1, limits.gather_max.max(1));

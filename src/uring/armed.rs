@@ -22,7 +22,7 @@ pub(super) enum Watch {
     Read = 0,
     /// One-shot poll for output.
     Write = 1,
-    /// A receive that waits.
+    /// A receive that waits, or a standing one.
     Recv = 2,
 }
 
@@ -73,6 +73,12 @@ impl Armed {
         *state |= watch.armed_bit();
         *state ^= watch.epoch_bit();
         Tag::armed(watch.kind(), conn, *state & watch.epoch_bit() != 0)
+    }
+
+    /// Whether it is armed.
+    pub(super) fn is_armed(&self, conn: ConnId, watch: Watch) -> bool {
+        let state = self.0.get(conn.slot as usize).copied().unwrap_or(0);
+        state >> GENERATION_SHIFT == conn.generation && state & watch.armed_bit() != 0
     }
 
     /// Forgets one arming; the tag to cancel it by, if it was armed.

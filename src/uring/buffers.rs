@@ -5,8 +5,13 @@
 //! Never: touches a buffer that is not on loan.
 //!
 //! # Invariants
-//! - A buffer is either in the ring (the kernel's) or on loan (ours), never both.
+//! - A buffer is in the ring (the kernel's), on loan (ours), or spare, in exactly one of these.
 //! - The memory is mapped and touched at start, and unmapped after the ring is gone.
+//!
+//! # Why there are spare ones
+//! The kernel takes buffers in the order in which they were given back, so a ring of all of them
+//! would go through megabytes of memory that no cache holds. The ring is given only as many as are
+//! wanted at a time, the one that was used last first: these stay in the core's own cache.
 
 use std::io;
 use std::ptr::NonNull;
@@ -16,11 +21,17 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
 use crate::io::BufferId;
+use crate::limits::RECEIVE_STRIDE;
 
 /// The one buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
 
 const PAGE: usize = 4096;
+/// Fewest buffers that the kernel is offered at a time: twice what one stride of receives takes,
+/// for there are heads that wait for theirs, too.
+const OFFERED_MIN: usize = 2 * RECEIVE_STRIDE;
+/// Submits without a shortage after which half as many are offered.
+const CALM_SUBMITS: u32 = 4096;
 
 /// Memory from the kernel, page-aligned, present from the start.
 struct Map {
@@ -68,6 +79,12 @@ pub(super) struct Buffers {
     tail: u16,
     lent: Vec<bool>,
     lent_count: usize,
+    /// Neither lent nor offered; the last one in is the first one out.
+    spare: Vec<BufferId>,
+    /// How many the kernel should have at the next enter.
+    offered: usize,
+    /// Submits since there was a shortage, or since `offered` was halved.
+    calm: u32,
 }
 
 impl Buffers {
@@ -88,12 +105,13 @@ impl Buffers {
             bytes,
             count,
             tail: 0,
-            lent: vec![true; entries],
-            lent_count: entries,
+            lent: vec![false; entries],
+            lent_count: 0,
+            spare: (0..count).rev().map(BufferId).collect(),
+            offered: OFFERED_MIN,
+            calm: 0,
         };
-        for id in 0..count {
-            buffers.release(BufferId(id));
-        }
+        buffers.offer();
         Ok(buffers)
     }
 
@@ -159,7 +177,7 @@ impl Buffers {
         }
     }
 
-    /// Gives a buffer back to the kernel.
+    /// Gives a buffer back.
     ///
     /// # Panics
     /// If it is not on loan.
@@ -168,6 +186,31 @@ impl Buffers {
         assert!(*lent, "buffer {} is not on loan", id.0);
         *lent = false;
         self.lent_count -= 1;
+        self.spare.push(id);
+    }
+
+    /// Gives the kernel what it may want during the next enter.
+    pub(super) fn offer(&mut self) {
+        self.calm += 1;
+        if self.calm == CALM_SUBMITS {
+            self.calm = 0;
+            self.offered = (self.offered / 2).max(OFFERED_MIN);
+        }
+        let spare_wanted = self.lent.len().saturating_sub(self.lent_count + self.offered);
+        while self.spare.len() > spare_wanted {
+            let Some(id) = self.spare.pop() else { break };
+            self.put(id);
+        }
+    }
+
+    /// Notes that the kernel had none when it wanted one: it is offered twice as many.
+    pub(super) fn ran_out(&mut self) {
+        self.calm = 0;
+        self.offered = (self.offered * 2).min(self.lent.len());
+    }
+
+    /// Puts a spare buffer into the ring.
+    fn put(&mut self, id: BufferId) {
         let place = usize::from(self.tail & (self.count - 1));
         self.tail = self.tail.wrapping_add(1);
         let ring = self.ring.start.as_ptr().cast::<BufRingEntry>();

@@ -119,8 +119,10 @@ impl Ledger {
 
     fn received(&mut self, tag: Tag, result: i32, flags: u32) -> Completion {
         let conn = tag.conn();
-        // A receive that did not wait was never armed, and then this changes nothing.
-        self.armed.completes(tag, Watch::Recv, true);
+        // A receive that did not wait was never armed, and then this changes nothing. What a
+        // cancelled one still brings is reported too: the bytes are read and will not come again.
+        self.armed.completes(tag, Watch::Recv, !cqueue::more(flags));
+        let armed = self.armed.is_armed(conn, Watch::Recv);
         let buffer = cqueue::buffer_select(flags).map(BufferId);
         if let Some(id) = buffer {
             self.buffers.lend(id);
@@ -131,10 +133,14 @@ impl Ledger {
                 if let Some(id) = buffer {
                     self.buffers.release(id);
                 }
-                Err(Errno::from_raw_os_error(result.saturating_neg()))
+                let error = Errno::from_raw_os_error(result.saturating_neg());
+                if error == Errno::NOBUFS {
+                    self.buffers.ran_out();
+                }
+                Err(error)
             }
         };
-        Completion::Received { conn, outcome }
+        Completion::Received { conn, outcome, armed }
     }
 
     fn readable(&mut self, tag: Tag, result: i32, flags: u32) -> Option<Completion> {

@@ -24,6 +24,7 @@ mod completions;
 mod error;
 mod half_closes;
 mod operations;
+mod pages;
 mod parcels;
 mod ring;
 mod sends;
@@ -53,10 +54,11 @@ use self::sends::Sends;
 use self::sockets::{Adoptions, Asks};
 
 pub use self::error::{KERNEL_MIN, SetupError};
+pub use self::pages::small_pages;
 
-/// Enters that one submit repeats while the kernel has more to do: each runs at least 20 pieces of
-/// task work. A bound, so that a flood of events cannot keep a turn from beginning.
-const ENTERS_MAX: usize = 64;
+/// What [`Setup::enters_max`] is for a shard: all that a thousand connections have to say, and a
+/// flood of events still cannot keep a turn from beginning.
+pub const ENTERS_MAX: usize = 64;
 /// How long a ring that is dropped waits for its departures.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -74,6 +76,9 @@ pub struct Setup {
     /// Bytes of locked memory that the ring may cost, with the ring of its buffers (16 bytes a
     /// buffer). Less than the smallest ring needs is taken for that.
     pub ring_bytes_max: usize,
+    /// Enters that one submit repeats while the kernel has more to do: each runs at least 20 pieces
+    /// of task work.
+    pub enters_max: usize,
 }
 
 /// A shard's end of the kernel.
@@ -85,6 +90,7 @@ pub struct UringIo {
     ledger: Ledger,
     listeners: Vec<TcpListener>,
     peers: Vec<RawFd>,
+    enters_max: usize,
 }
 
 impl UringIo {
@@ -124,7 +130,13 @@ impl UringIo {
             done: VecDeque::new(),
             failures: 0,
         };
-        Ok(Self { ring, ledger, listeners: setup.listeners, peers: Vec::new() })
+        Ok(Self {
+            ring,
+            ledger,
+            listeners: setup.listeners,
+            peers: Vec::new(),
+            enters_max: setup.enters_max,
+        })
     }
 
     /// The ring's descriptor, for the `set_peers` of other shards. Valid while this lives.
@@ -209,7 +221,7 @@ impl UringIo {
     fn carry_out(&mut self, mut linger: Linger) {
         for tries in 0.. {
             let busy = self.ring.queued() > 0 || matches!(linger, Linger::For(..));
-            let behind = self.ring.behind() && (tries < ENTERS_MAX || self.ring.overflown());
+            let behind = self.ring.behind() && (tries < self.enters_max || self.ring.overflown());
             if !busy && !behind {
                 break;
             }

@@ -15,6 +15,7 @@ use crate::io::{BufferId, CloseHow, Completion, Errno, Io, Parcel, Patience, Seg
 
 use super::armed::Watch;
 use super::completions::Ledger;
+use super::sends::Behind;
 use super::tag::{Kind, Tag};
 use super::{UringIo, buffers};
 
@@ -49,6 +50,17 @@ impl UringIo {
         let tag = self.ledger.armed.arm(conn, watch);
         let entry = opcode::PollAdd::new(Fixed(conn.slot), events).multi(multi).build();
         self.push(&entry.user_data(tag.bits()));
+    }
+
+    fn push_send(&mut self, conn: ConnId, segments: Segments, behind: Behind) {
+        if segments.as_slice().iter().all(crate::payload::Segment::is_empty) {
+            return;
+        }
+        if self.ledger.sends.full() || self.ring.full() {
+            self.carry_out(super::Linger::No);
+        }
+        let entry = self.ledger.sends.hold(conn, segments, behind);
+        self.push(&entry);
     }
 }
 
@@ -92,6 +104,16 @@ impl Io for UringIo {
         self.push(&entry.flags(Flags::BUFFER_SELECT).user_data(tag.bits()));
     }
 
+    fn recv_standing(&mut self, conn: ConnId) {
+        // Where its end is not reaped yet, reaping it will say that there is none.
+        if self.ledger.armed.is_armed(conn, Watch::Recv) {
+            return;
+        }
+        let tag = self.ledger.armed.arm(conn, Watch::Recv);
+        let entry = opcode::RecvMulti::new(Fixed(conn.slot), buffers::GROUP).build();
+        self.push(&entry.user_data(tag.bits()));
+    }
+
     fn poll_readable(&mut self, conn: ConnId) {
         self.poll(conn, Watch::Read, INPUT, true);
     }
@@ -107,14 +129,11 @@ impl Io for UringIo {
     }
 
     fn send(&mut self, conn: ConnId, segments: Segments) {
-        if segments.as_slice().iter().all(crate::payload::Segment::is_empty) {
-            return;
-        }
-        if self.ledger.sends.full() || self.ring.full() {
-            self.carry_out(super::Linger::No);
-        }
-        let entry = self.ledger.sends.hold(conn, segments);
-        self.push(&entry);
+        self.push_send(conn, segments, Behind::Nothing);
+    }
+
+    fn send_last(&mut self, conn: ConnId, segments: Segments) {
+        self.push_send(conn, segments, Behind::End);
     }
 
     fn send_back(&mut self, conn: ConnId, buffer: BufferId, part: Range<usize>) {
@@ -203,6 +222,7 @@ impl Io for UringIo {
         while let Some(slot) = self.ledger.half_closes.due() {
             self.push_close(slot);
         }
+        self.ledger.buffers.offer();
         let linger = self.linger(wait);
         self.carry_out(linger);
     }

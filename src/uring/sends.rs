@@ -30,6 +30,24 @@ use super::buffers::Buffers;
 use super::tag::{Kind, Tag};
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+
+/// What follows a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nothing that is known of.
+    Nothing,
+    /// FIN: the two may share a packet.
+    End,
+}
+
+impl Behind {
+    fn flags(self) -> i32 {
+        match self {
+            Self::Nothing => SEND_FLAGS,
+            Self::End => SEND_FLAGS | libc::MSG_MORE,
+        }
+    }
+}
 /// Messages of several segments in flight at most, 1.1 KiB each; then the ring is submitted first.
 const MESSAGES_MAX: usize = 256;
 
@@ -81,11 +99,11 @@ impl Sends {
     ///
     /// # Panics
     /// If there are more than `SEND_SEGMENTS_MAX` segments, or while `full`.
-    pub(super) fn hold(&mut self, conn: ConnId, segments: Segments) -> Entry {
+    pub(super) fn hold(&mut self, conn: ConnId, segments: Segments, behind: Behind) -> Entry {
         // The payloads lie on the heap: moving their handles into the list moves no byte.
         let entry = match segments.as_slice() {
-            [segment] => self.entry(conn, segment.bytes()),
-            segments => self.entry_of_many(conn, segments),
+            [segment] => self.entry(conn, segment.bytes(), behind),
+            segments => self.entry_of_many(conn, segments, behind),
         };
         self.held.push((conn, Held::Segments(segments)));
         entry
@@ -99,7 +117,8 @@ impl Sends {
         part: Range<usize>,
         buffers: &mut Buffers,
     ) -> Entry {
-        let entry = self.entry(conn, &buffers.bytes_mut(buffer, part.end)[part.clone()]);
+        let bytes = &buffers.bytes_mut(buffer, part.end)[part.clone()];
+        let entry = self.entry(conn, bytes, Behind::Nothing);
         let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         let part = narrow(part.start)..narrow(part.end);
         self.held.push((conn, Held::Received(buffer, part)));
@@ -107,14 +126,14 @@ impl Sends {
     }
 
     /// The entry that sends these bytes, for whatever is held next.
-    fn entry(&self, conn: ConnId, bytes: &[u8]) -> Entry {
+    fn entry(&self, conn: ConnId, bytes: &[u8], behind: Behind) -> Entry {
         // A payload's length, as a buffer's, is counted in `u32`.
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let send = opcode::Send::new(types::Fixed(conn.slot), bytes.as_ptr(), len);
-        self.tagged(send.flags(SEND_FLAGS).build())
+        self.tagged(send.flags(behind.flags()).build())
     }
 
-    fn entry_of_many(&mut self, conn: ConnId, segments: &[Segment]) -> Entry {
+    fn entry_of_many(&mut self, conn: ConnId, segments: &[Segment], behind: Behind) -> Entry {
         assert!(segments.len() <= SEND_SEGMENTS_MAX, "{} segments", segments.len());
         assert!(self.messages_used < MESSAGES_MAX, "submit before holding more");
         if self.messages_used == self.messages.len() {
@@ -130,7 +149,7 @@ impl Sends {
         message.header.msg_iov = message.iovecs.as_mut_ptr();
         message.header.msg_iovlen = segments.len() as _;
         let send = opcode::SendMsg::new(types::Fixed(conn.slot), &raw const message.header);
-        self.tagged(send.flags(SEND_FLAGS as u32).build())
+        self.tagged(send.flags(behind.flags() as u32).build())
     }
 
     fn tagged(&self, entry: Entry) -> Entry {
@@ -211,7 +230,7 @@ mod tests {
     #[test]
     fn a_send_without_completion_was_whole() {
         let mut sends = Sends::new();
-        let _ = sends.hold(CONN, segments(b"abc"));
+        let _ = sends.hold(CONN, segments(b"abc"), Behind::Nothing);
         assert_eq!(settled(&mut sends), []);
         assert!(sends.held.is_empty());
     }
@@ -220,7 +239,7 @@ mod tests {
     fn what_is_left_begins_where_the_kernel_stopped() {
         let mut sends = Sends::new();
         for _ in 0..4 {
-            let _ = sends.hold(CONN, segments(b"abcdef"));
+            let _ = sends.hold(CONN, segments(b"abcdef"), Behind::Nothing);
         }
         for (index, result) in [(0, 2), (2, -libc::EAGAIN), (3, -libc::EPIPE)] {
             sends.failed(Tag::new(Kind::Send, index), result);
@@ -254,7 +273,7 @@ mod tests {
         let mut sends = Sends::new();
         while !sends.full() {
             let Segments::One(one) = segments(b"x") else { unreachable!() };
-            let _ = sends.hold(CONN, Segments::Many(vec![one.clone(), one]));
+            let _ = sends.hold(CONN, Segments::Many(vec![one.clone(), one]), Behind::Nothing);
         }
         assert_eq!(sends.held.len(), MESSAGES_MAX);
         assert_eq!(settled(&mut sends), []);

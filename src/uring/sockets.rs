@@ -147,15 +147,14 @@ impl Adoptions {
             .user_data(Tag::new(Kind::Adopt, u64::from(index)).bits())
     }
 
-    /// The completion of an adoption; the ordinary descriptor is closed either way.
+    /// The completion of an adoption; where it failed, the ordinary descriptor is given back.
     pub(super) fn adopted(&mut self, tag: Tag, result: i32) -> Option<Completion> {
         let Adoption { cell, fd, parcel } = self.0.take(u32::try_from(tag.subject).ok()?)?;
-        drop(fd);
         match (result, u32::try_from(cell.into_inner())) {
             (1, Ok(slot)) => Some(Completion::Arrived { slot, parcel }),
             (result, _) => {
                 let error = Errno::from_raw_os_error(result.saturating_neg().max(1));
-                Some(Completion::AdoptFailed { parcel, error })
+                Some(Completion::AdoptFailed { fd, parcel, error })
             }
         }
     }

@@ -6,6 +6,18 @@
 
 use tungstenite::handshake::derive_accept_key;
 
+/// A key for a client to send: sixteen random bytes (RFC 6455 section 4.1).
+#[must_use]
+pub fn client_key() -> String {
+    tungstenite::handshake::client::generate_key()
+}
+
+/// What a server has to answer to a key.
+#[must_use]
+pub fn accept_key(key: &str) -> String {
+    derive_accept_key(key.as_bytes())
+}
+
 /// The response that accepts an upgrade (RFC 6455 section 4.2.2).
 #[must_use]
 pub fn accept_response(key: &str, protocol: Option<&str>) -> Vec<u8> {

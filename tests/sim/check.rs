@@ -16,12 +16,16 @@ use ringhall::shard::Shard;
 
 use crate::plan::Plan;
 use crate::run::Sim;
+use crate::script::Role;
 
 /// What a connection may be told besides its room, and frame headers, in bytes.
 const WORDS: usize = 2000 + 16 * SEGMENT_BYTES;
 
 /// What the timers may be early by, in milliseconds: they count in ticks.
 const TICK: u64 = 32;
+
+/// What several timers in a row and the lots that they draw may add, in milliseconds.
+const SLACK: u64 = 5000;
 
 /// What a turn is measured by.
 #[derive(Debug)]
@@ -112,11 +116,18 @@ pub fn at_rest(sim: &mut Sim) {
 /// When everybody was left alone for longer than any timeout.
 pub fn after_silence(sim: &Sim) {
     let world = sim.world.borrow();
+    let limits = &sim.plan.limits;
+    let patience = limits.heartbeat_timeout.max(limits.handshake_timeout) + limits.close_timeout;
+    let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) + SLACK;
     for client in &sim.clients {
         let Some(socket) = client.socket else { continue };
         let waits = world.rings.iter().any(|ring| ring.backlog.contains(&socket));
-        let open = !world.sockets[socket].server_closed && !waits;
-        assert!(!open || client.is_alive(), "client {} is silent and still there", client.id);
+        let socket = &world.sockets[socket];
+        let silent = world.now - socket.heard_at.max(socket.drained_at);
+        // An echo client is heard, too, when its socket takes bytes: once it may that by chance.
+        let chance = u64::from(client.script.role == Role::Echo) * patience;
+        let here = !socket.server_closed && !waits && silent > patience + chance;
+        assert!(!here || client.is_alive(), "client {} is silent and still there", client.id);
     }
 }
 
@@ -137,6 +148,7 @@ pub fn at_end(sim: &mut Sim) {
         assert!(state.conns().is_empty(), "shard {shard}: connections are left");
         assert!(state.halls().is_empty(), "shard {shard}: halls are left");
         assert!(state.handoffs.is_empty(), "shard {shard}: handoffs are left");
+        assert!(state.turned_away.is_empty(), "shard {shard}: somebody waits for last words");
     }
     assert!(sim.host.has_ended(), "seed {seed}: a shard does not end");
     let shared = &sim.host.shared;

@@ -15,7 +15,7 @@ use ringhall::http::{HeadLimits, HeadProgress, HeadVerdict, Protocol, Upgrade, r
 use ringhall::id::ShardId;
 use ringhall::limits::Limits;
 use ringhall::mesh::Mesh;
-use ringhall::shard::shared::{Order, Shared};
+use ringhall::shard::shared::{Order, Shared, take_one};
 use ringhall::shard::tick::Next;
 use ringhall::shard::{Setup, Shard};
 use ringhall::time::Now;
@@ -65,6 +65,8 @@ struct Plain {
     fresh: bool,
     answer: VecDeque<u8>,
     upgrade: Option<(Upgrade, Vec<u8>)>,
+    /// The answer is the last.
+    parts: bool,
 }
 
 /// All shards of the process.
@@ -188,7 +190,12 @@ impl Host {
                 seat.state = State::Drowsy(again);
             }
         }
-        seat.spins = if idle && next == Next::Turn { seat.spins + 1 } else { 0 };
+        let at_once = match next {
+            Next::Turn => true,
+            Next::Sleep(until) => until.is_some_and(|until| until <= now),
+            Next::End => false,
+        };
+        seat.spins = if idle && at_once { seat.spins + 1 } else { 0 };
         assert!(seat.spins < SPINS_MAX, "shard {index} spins: nothing happens, and it wants turns");
         self.take_handoffs(index);
     }
@@ -210,17 +217,39 @@ impl Host {
     }
 
     fn take_handoffs(&mut self, index: usize) {
-        for handoff in std::mem::take(&mut self.seats[index].shard.state.handoffs) {
-            let socket = self.world.borrow().socket_behind(&handoff.fd);
+        let state = &mut self.seats[index].shard.state;
+        for handoff in std::mem::take(&mut state.handoffs) {
             self.plain.push(Plain {
+                socket: self.world.borrow().socket_behind(&handoff.fd),
                 fd: handoff.fd,
-                socket,
                 shard: index,
                 bytes: handoff.bytes,
                 progress: HeadProgress::default(),
                 fresh: true,
                 answer: VecDeque::new(),
                 upgrade: None,
+                parts: false,
+            });
+        }
+        let limit = state.limits().http_connections;
+        for stranger in std::mem::take(&mut state.turned_away) {
+            let socket = self.world.borrow().socket_behind(&stranger.fd);
+            if !take_one(&self.shared.http_connections, limit) {
+                let mut world = self.world.borrow_mut();
+                world.sockets[socket].unplaced = true;
+                world.drop_descriptor(stranger.fd);
+                continue;
+            }
+            self.plain.push(Plain {
+                socket,
+                fd: stranger.fd,
+                shard: index,
+                bytes: Vec::new(),
+                progress: HeadProgress::default(),
+                fresh: true,
+                answer: stranger.words.into(),
+                upgrade: None,
+                parts: true,
             });
         }
     }
@@ -252,6 +281,17 @@ impl Host {
         if !plain.answer.is_empty() {
             let count = plain.answer.len().min(socket.down.room());
             socket.down.bytes.extend(plain.answer.drain(..count));
+            return;
+        }
+        if plain.parts {
+            plain.fresh = false;
+            socket.down.fin = true;
+            let all = socket.up.bytes.len();
+            socket.up.take(all);
+            if socket.up.fin || socket.client_closed {
+                drop(world);
+                self.close_plain(index);
+            }
             return;
         }
         if let Some((upgrade, leftover)) = plain.upgrade.take() {

@@ -5,7 +5,7 @@
 //! Never: decides anything without the seed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 
 use ringhall::id::ConnId;
@@ -13,45 +13,8 @@ use ringhall::io::{BufferId, Completion, Errno, Input, Parcel, Patience};
 use ringhall::limits::BUFFER_BYTES;
 use ringhall::payload::Segment;
 
+use crate::chaos::{Chaos, Plant};
 use crate::socket::{Socket, SocketId};
-
-/// How often the world is unkind, in percent; how long messages travel, in steps.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Chaos {
-    /// Receives that bring a part of what is there.
-    pub short_reads: u8,
-    /// Sends that are cut although more would fit.
-    pub short_sends: u8,
-    /// Operations before which the submission queue is full.
-    pub early_submits: u8,
-    /// Pieces of task work that wait for the next enter.
-    pub lulls: u8,
-    /// Poll events that end the multishot.
-    pub multishot_ends: u8,
-    /// Steps that a message between rings travels at most.
-    pub travel: u64,
-    /// Departures that find the other table full.
-    pub full_tables: u8,
-    /// Detachments that find no descriptor.
-    pub detach_errors: u8,
-    /// Accepts that end by themselves.
-    pub accept_errors: u8,
-}
-
-/// A planted bug: the simulation has to notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plant {
-    /// One event that says that a socket takes bytes again is lost.
-    LostWritable,
-    /// One edge of a poll for input is lost.
-    LostEdge,
-    /// One send is carried out twice.
-    DoubleSend,
-    /// One short send is not reported.
-    SilentShortSend,
-    /// One bell does not ring.
-    LostBell,
-}
 
 /// What one place of a table holds.
 #[derive(Debug)]
@@ -114,11 +77,11 @@ pub struct World {
     pub rings: Vec<Ring>,
     travelling: Vec<(u64, Message)>,
     /// Ordinary descriptors: the socket behind each, and an end that tells when it is closed.
-    descriptors: BTreeMap<RawFd, (SocketId, UnixStream)>,
+    pub descriptors: BTreeMap<RawFd, (SocketId, UnixStream)>,
     /// Bytes that a socket takes, either way: least and most.
     pub pipe_bytes: (usize, usize),
-    /// Longest payload of a room that was sent.
-    pub payload_max: usize,
+    /// When no descriptor is to be had for accepting: from and until.
+    pub famine: (u64, u64),
     /// The planted bug, until it has struck; and how many chances it lets pass.
     pub plant: Option<(Plant, u32)>,
     /// Whether to tell what happens.
@@ -147,7 +110,7 @@ impl World {
             travelling: Vec::new(),
             descriptors: BTreeMap::new(),
             pipe_bytes: (4096, 4096),
-            payload_max: 0,
+            famine: (0, 0),
             plant: None,
             trace: false,
         }
@@ -240,7 +203,8 @@ impl World {
         self.rings[shard].slots.iter().filter(|slot| slot.is_some()).count()
     }
 
-    fn place(&mut self, shard: usize, socket: SocketId) -> Option<u32> {
+    /// Gives a socket a slot of a table; none where it is full.
+    pub fn place(&mut self, shard: usize, socket: SocketId) -> Option<u32> {
         let ring = &mut self.rings[shard];
         if ring.free.is_empty() {
             return None;
@@ -311,7 +275,7 @@ impl World {
         let mut bytes = Vec::new();
         let outcome = self.receive_into(shard, id, &mut bytes);
         self.note(|| format!("{shard}: {conn:?} receives {outcome:?}"));
-        let completion = Completion::Received { conn, outcome };
+        let completion = Completion::Received { conn, outcome, armed: false };
         self.rings[shard].posted.push_back(Entry { completion, bytes });
     }
 
@@ -393,7 +357,7 @@ impl World {
         slot.write_armed = false;
         if std::mem::take(&mut slot.recv_waits) {
             let outcome = Err(Errno::CANCELED);
-            self.post(shard, Completion::Received { conn, outcome });
+            self.post(shard, Completion::Received { conn, outcome, armed: false });
         }
     }
 
@@ -419,7 +383,11 @@ impl World {
             socket.down.bytes.extend(&segment.bytes()[..now]);
             left -= now;
         }
-        if socket.client_closed && sent > 0 {
+        if sent > 0 && self.strikes(Plant::StaleByte) {
+            let last = self.sockets[id].down.bytes.back_mut();
+            *last.expect("something was sent") ^= 1;
+        }
+        if self.sockets[id].client_closed && sent > 0 {
             // The peer answers what it does not want with RST.
             self.client_reset(id);
         }
@@ -449,7 +417,8 @@ impl World {
         self.let_go(id);
     }
 
-    fn let_go(&mut self, id: SocketId) {
+    /// One holder of the server's end is gone.
+    pub fn let_go(&mut self, id: SocketId) {
         let kept = self.random.usize(0..=self.sockets[id].down.bytes.len());
         let socket = &mut self.sockets[id];
         socket.holders -= 1;
@@ -472,64 +441,6 @@ impl World {
         }
     }
 
-    /// Makes an ordinary descriptor.
-    pub fn detach(&mut self, shard: usize, conn: ConnId) {
-        let socket = self.socket_of(shard, conn);
-        if self.chance(self.chaos.detach_errors) {
-            return self.post(shard, Completion::Detached { conn, fd: Err(Errno::MFILE) });
-        }
-        let (ours, theirs) = UnixStream::pair().expect("a test may have descriptors");
-        let fd = OwnedFd::from(theirs);
-        self.sockets[socket].holders += 1;
-        self.descriptors.insert(fd.as_raw_fd(), (socket, ours));
-        self.post(shard, Completion::Detached { conn, fd: Ok(fd) });
-    }
-
-    /// The socket behind an ordinary descriptor.
-    pub fn socket_behind(&self, fd: &OwnedFd) -> SocketId {
-        self.descriptors[&fd.as_raw_fd()].0
-    }
-
-    /// An ordinary descriptor is closed.
-    pub fn drop_descriptor(&mut self, fd: OwnedFd) {
-        let (socket, _) = self.descriptors.remove(&fd.as_raw_fd()).expect("it was given out");
-        drop(fd);
-        self.let_go(socket);
-    }
-
-    /// Takes an ordinary socket into the table.
-    pub fn adopt(&mut self, shard: usize, fd: OwnedFd, parcel: Box<Parcel>) {
-        let socket = self.socket_behind(&fd);
-        let completion = match self.place(shard, socket) {
-            Some(slot) => Completion::Arrived { slot, parcel },
-            None => {
-                self.sockets[socket].unplaced = true;
-                Completion::AdoptFailed { parcel, error: Errno::NFILE }
-            }
-        };
-        self.drop_descriptor(fd);
-        self.post(shard, completion);
-    }
-
-    /// Notices ordinary descriptors that a shard has dropped; how many are left.
-    pub fn descriptors_left(&mut self) -> usize {
-        let is_closed = |end: &UnixStream| {
-            end.set_nonblocking(true).expect("a socket can be made non-blocking");
-            matches!(std::io::Read::read(&mut &*end, &mut [0]), Ok(0))
-        };
-        let closed: Vec<_> = self
-            .descriptors
-            .iter()
-            .filter(|(_, (_, end))| is_closed(end))
-            .map(|(fd, (socket, _))| (*fd, *socket))
-            .collect();
-        for (fd, socket) in closed {
-            self.descriptors.remove(&fd);
-            self.let_go(socket);
-        }
-        self.descriptors.len()
-    }
-
     /// The socket in a slot.
     pub fn socket_at(&self, shard: usize, slot: u32) -> Option<&Socket> {
         let slot = self.rings[shard].slots[slot as usize].as_ref()?;
@@ -546,6 +457,12 @@ impl World {
             self.rings[shard].woken.remove(&slot);
             self.look_at(shard, slot);
         }
+        let starves = (self.famine.0..self.famine.1).contains(&self.now);
+        let ring = &mut self.rings[shard];
+        if starves && ring.accepting && !ring.backlog.is_empty() {
+            ring.accepting = false;
+            self.post(shard, Completion::AcceptStopped { error: Errno::NFILE });
+        }
         while self.rings[shard].accepting && !self.chance(self.chaos.lulls) {
             let Some(socket) = self.rings[shard].backlog.pop_front() else { break };
             self.accept_one(shard, socket);
@@ -554,6 +471,7 @@ impl World {
 
     fn accept_one(&mut self, shard: usize, socket: SocketId) {
         if let Some(slot) = self.place(shard, socket) {
+            self.sockets[socket].heard_at = self.now;
             self.note(|| format!("{shard}: accepts socket {socket} into slot {slot}"));
             self.post(shard, Completion::Accepted { slot });
             if self.chance(self.chaos.accept_errors) {

@@ -32,6 +32,13 @@ struct Interval<'a> {
     to_end: bool,
 }
 
+/// The best that is known of an interval.
+struct Agreed<'a> {
+    heard: Vec<&'a Entry>,
+    from_start: bool,
+    to_end: bool,
+}
+
 /// Judges everything that was heard; `at_rest` where nothing is under way any more.
 pub fn check(sim: &Sim, at_rest: bool) {
     if sim.plan.may_lag() {
@@ -87,8 +94,8 @@ fn intervals_of(member: &Client, at_rest: bool) -> Vec<(u64, Interval<'_>)> {
     all
 }
 
-/// What was announced behind one message, by all who heard some of it; whether that is all of it.
-fn agree<'a>(offset: u64, heard: &[Interval<'a>]) -> (Vec<&'a Entry>, bool) {
+/// What was announced behind one message, by all who heard some of it.
+fn agree<'a>(offset: u64, heard: &[Interval<'a>]) -> Agreed<'a> {
     let longest = |of: &dyn Fn(&&Interval<'a>) -> bool| {
         heard.iter().filter(of).max_by_key(|interval| interval.heard.len())
     };
@@ -114,10 +121,11 @@ fn agree<'a>(offset: u64, heard: &[Interval<'a>]) -> (Vec<&'a Entry>, bool) {
             assert!(known.heard.ends_with(mine), "client {id}: {mine:?}, {:?}", known.heard);
         }
     }
-    match (whole, from_start) {
-        (Some(whole), _) => (whole.heard.clone(), true),
-        (None, Some(beginning)) => (beginning.heard.clone(), false),
-        (None, None) => (to_end.map_or_else(Vec::new, |interval| interval.heard.clone()), true),
+    let best = whole.or(from_start).or(to_end);
+    Agreed {
+        heard: best.map_or_else(Vec::new, |interval| interval.heard.clone()),
+        from_start: best.is_some_and(|interval| interval.from_start),
+        to_end: best.is_some_and(|interval| interval.to_end),
     }
 }
 
@@ -139,17 +147,12 @@ fn check_own(member: &Client) {
 }
 
 /// Users join and leave in turn; at rest those are in who are.
-fn check_users(
-    sim: &Sim,
-    members: &[&Client],
-    agreed: &BTreeMap<u64, (Vec<&Entry>, bool)>,
-    at_rest: bool,
-) {
+fn check_users(sim: &Sim, members: &[&Client], agreed: &BTreeMap<u64, Agreed<'_>>, at_rest: bool) {
     let mut is_in: BTreeMap<&str, bool> = BTreeMap::new();
     let mut expected = agreed.keys().next().copied().unwrap_or(0);
     let mut certain = true;
-    for (offset, (heard, whole)) in agreed {
-        certain &= *offset == expected;
+    for (offset, Agreed { heard, from_start, to_end }) in agreed {
+        certain &= *offset == expected && *from_start;
         expected = offset + 1;
         if !certain {
             is_in.clear();
@@ -163,12 +166,12 @@ fn check_users(
             let before = is_in.insert(user, joins);
             assert!(before != Some(joins), "{user} joins or leaves twice: {heard:?}");
         }
-        certain = *whole;
+        certain = *to_end;
     }
     let hears_all = |member: &&Client| {
         member.is_alive() && matches!(member.script.role, Role::Member { deaf: false, .. })
     };
-    if !at_rest || !members.iter().any(hears_all) {
+    if !at_rest || !certain || !members.iter().any(hears_all) {
         return;
     }
     let world = sim.world.borrow();

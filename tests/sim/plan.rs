@@ -8,12 +8,12 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use ringhall::id::{Mode, RoomKey, ShardId};
+use ringhall::id::{Mode, RoomKey};
 use ringhall::limits::{Limits, SlowPolicy, Spread};
 use ringhall::shard::Placement;
 use ringhall::shard::shared::Shared;
 
-use crate::kernel::Chaos;
+use crate::chaos::Chaos;
 
 /// Times that all clients' pipes may have to be filled: bounds the steps of a run.
 const BYTES_A_PIPE: usize = 10_000;
@@ -57,6 +57,10 @@ pub struct Plan {
     pub messages: usize,
     /// Bytes of one at most, as far as the limits allow.
     pub message_bytes: usize,
+    /// After so many steps the shutdown begins, whatever is under way.
+    pub abrupt: Option<u64>,
+    /// When no descriptor is to be had for accepting: from and until, in milliseconds.
+    pub famine: (u64, u64),
     /// Within so many milliseconds everybody connects.
     pub rush: u64,
     /// Whether the shutdown is for good.
@@ -94,7 +98,8 @@ impl Plan {
         let messages = pick(random, &[3, 10, 30]);
         let crowd = clients / rooms.len() + 1;
         let affordable = BYTES_A_PIPE * (least_pipe + most_pipe) / (clients * messages * crowd);
-        let message_bytes = pick(random, &[10, 200, 3000, 20_000]).min(limits.message_bytes / 2);
+        let message_bytes =
+            pick(random, &[10, 200, 3000, 20_000, 100_000]).min(limits.message_bytes / 2);
         Self {
             seed,
             shards,
@@ -112,6 +117,8 @@ impl Plan {
             saturates: random.u8(0..3) == 0,
             messages,
             message_bytes: message_bytes.min(affordable.max(10)),
+            abrupt: (random.u8(0..4) == 0).then(|| random.u64(1..2000)),
+            famine: if random.u8(0..6) == 0 { (5, random.u64(6..400)) } else { (0, 0) },
             rush: pick(random, &[1, 20, 200, 3000]),
             for_good: random.bool(),
             grace: pick(random, &[0, 5, 100, 12_000, 12_000]),
@@ -135,28 +142,40 @@ impl Plan {
         self.reloads.iter().chain([&self.limits])
     }
 
-    /// Names for the rooms. A name's home depends on the process's secret, which is random: so that
-    /// the seed decides, a name is drawn until it lives where the seed wants it.
+    /// Names for the rooms. A name's home depends on the process's secret, which is random: so
+    /// that the seed decides, a name is drawn until it lives where the seed wants it. A raw room
+    /// behind a JSON room, or a JSON room behind a raw one, has its name: they are two rooms all
+    /// the same.
     pub fn room_names(&self, shared: &Shared) -> Vec<RoomKey> {
-        let name = |(index, (mode, home)): (usize, &(Mode, usize))| {
-            let keys = (0..100_000).map(|draw| RoomKey {
-                mode: *mode,
-                name: format!("r\u{e9}{index}-{draw:05}").into(),
-            });
-            let wanted = ShardId(u16::try_from(*home).expect("shards are few"));
-            let mut fitting = keys.filter(|key| shared.home(key) == wanted);
-            fitting.next().expect("every shard is some room's home")
+        let lives = |mode: Mode, name: &str, wanted: usize| {
+            shared.home(&RoomKey { mode, name: name.into() }).index() == wanted
         };
-        self.rooms.iter().enumerate().map(name).collect()
+        let mut keys: Vec<RoomKey> = Vec::new();
+        let mut rooms = self.rooms.iter().peekable();
+        while let Some((mode, home)) = rooms.next() {
+            let twin = rooms.next_if(|(other, _)| other != mode);
+            let index = keys.len();
+            let names = (0..100_000).map(|draw| format!("r\u{e9}{index}-{draw:05}"));
+            let name = names.into_iter().find(|name| {
+                let twin_lives = twin.is_none_or(|(mode, home)| lives(*mode, name, *home));
+                lives(*mode, name, *home) && twin_lives
+            });
+            let name = name.expect("every shard is some room's home");
+            keys.push(RoomKey { mode: *mode, name: name.as_str().into() });
+            keys.extend(twin.map(|(mode, _)| RoomKey { mode: *mode, name: name.as_str().into() }));
+        }
+        keys
     }
 }
 
 fn limits(random: &mut Rng, spread: Spread) -> Limits {
     let queue_bytes = pick(random, &[300, 2000, 20_000, 1 << 20]);
-    let message_bytes = pick(random, &[300, 4000, 64 << 10]);
+    let message_bytes = pick(random, &[300, 4000, 64 << 10, 256 << 10]);
     let room_tick_bytes = pick(random, &[100, 1000, 256 << 10]).min(queue_bytes / 2);
-    let echo_message_bytes = pick(random, &[2000, 40_000]);
+    let echo_message_bytes = pick(random, &[2000, 40_000, 300_000]);
     let least = queue_bytes.max(message_bytes).max(echo_message_bytes);
+    let beats = [(54_000, 60_000), (54_000, 60_000), (500, 1500)];
+    let (ping_after, heartbeat_timeout) = pick(random, &beats);
     Limits {
         queue_bytes,
         message_bytes,
@@ -174,6 +193,10 @@ fn limits(random: &mut Rng, spread: Spread) -> Limits {
         queue_bytes_total: pick(random, &[least, 3 * least, 1 << 28, 1 << 28]),
         http_connections: pick(random, &[1, 100]),
         head_bytes: pick(random, &[1024, 16 << 10]),
+        ping_after: Duration::from_millis(ping_after),
+        heartbeat_timeout: Duration::from_millis(heartbeat_timeout),
+        handshake_timeout: pick(random, &[Duration::from_millis(500), Duration::from_secs(10)]),
+        close_timeout: pick(random, &[Duration::from_millis(300), Duration::from_secs(5)]),
         gather_sends: pick(random, &[1, 64]),
         gather_wait: pick(random, &[Duration::ZERO, Duration::from_millis(1)]),
         ..Limits::default()
@@ -187,6 +210,10 @@ fn reload(random: &mut Rng, first: &Limits) -> Limits {
         message_bytes: first.message_bytes,
         echo_message_bytes: first.echo_message_bytes,
         head_bytes: first.head_bytes,
+        ping_after: first.ping_after,
+        heartbeat_timeout: first.heartbeat_timeout,
+        handshake_timeout: first.handshake_timeout,
+        close_timeout: first.close_timeout,
         echo_enabled: first.echo_enabled,
         queue_bytes: other.queue_bytes.min(first.queue_bytes),
         room_tick_bytes: other.room_tick_bytes.min(other.queue_bytes.min(first.queue_bytes) / 2),

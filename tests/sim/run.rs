@@ -12,10 +12,11 @@ use ringhall::counters::{ALL, REASONS_MAX};
 use ringhall::id::RoomKey;
 use ringhall::shard::shared::{Farewell, Order};
 
+use crate::chaos::Plant;
 use crate::check::{self, Bounds};
 use crate::client::Client;
 use crate::host::Host;
-use crate::kernel::{Plant, World};
+use crate::kernel::World;
 use crate::plan::Plan;
 use crate::script::{Role, Script};
 use crate::{oracle, oracle_raw, oracle_users, verdict};
@@ -23,7 +24,7 @@ use crate::{oracle, oracle_raw, oracle_users, verdict};
 /// Steps in which all scripts have to be through.
 const STEPS_MAX: u64 = 400_000;
 /// Deadlines that lie nearer than this belong to work that is under way, in milliseconds.
-const SOON: u64 = 150;
+const SOON: u64 = 5;
 /// How long everybody is left alone: longer than any timeout of the defaults, in milliseconds.
 const LONG: u64 = 150_000;
 
@@ -57,13 +58,15 @@ pub struct Sim {
 pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     let mut sim = Sim::new(Plan::of(seed), plant, trace);
     sim.live();
-    sim.settle();
-    sim.judge(true);
-    check::at_rest(&mut sim);
-    if sim.plan.long_idle {
-        sim.leave_alone();
+    if sim.plan.abrupt.is_none() {
         sim.settle();
-        check::after_silence(&sim);
+        sim.judge(true);
+        check::at_rest(&mut sim);
+        if sim.plan.long_idle {
+            sim.leave_alone();
+            sim.settle();
+            check::after_silence(&sim);
+        }
     }
     sim.shut_down();
     sim.judge(false);
@@ -77,6 +80,7 @@ impl Sim {
         let Plan { seed, shards, table_slots, buffers, chaos, .. } = plan;
         let mut world = World::new(seed, shards, table_slots, buffers, chaos);
         world.pipe_bytes = plan.pipe_bytes;
+        world.famine = plan.famine;
         world.plant = plant;
         world.trace = trace;
         world.note(|| format!("{plan:#?}"));
@@ -125,7 +129,7 @@ impl Sim {
     /// Lets the clients do what their scripts say.
     fn live(&mut self) {
         let mut reloads = self.plan.reloads.clone();
-        for _ in 0..STEPS_MAX {
+        for _ in 0..self.plan.abrupt.unwrap_or(STEPS_MAX) {
             if self.clients.iter().all(Client::is_through) {
                 return;
             }
@@ -148,6 +152,9 @@ impl Sim {
             if !self.step() && !self.jump(SOON) {
                 return;
             }
+        }
+        if self.plan.abrupt.is_some() {
+            return;
         }
         panic!("the scripts are not through after {STEPS_MAX} steps");
     }

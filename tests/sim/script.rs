@@ -180,14 +180,26 @@ impl Author<'_> {
 
     fn refused(&mut self) -> Role {
         self.is_good = false;
-        let (target, version, status) = match self.random.u8(0..5) {
+        let long = format!("/ws/room/{}", "u".repeat(5000));
+        let (target, version, status) = match self.random.u8(0..8) {
             0 => ("/ws/room/system", "13", 403),
             1 => ("/ws/room", "13", 404),
             2 => ("/ws/r%00m/user", "13", 400),
             3 => ("/ws/room/user", "12", 426),
-            _ => ("/ws/room/user?echo=perhaps", "13", 400),
+            4 => ("/ws/room/user?echo=perhaps", "13", 400),
+            5 => ("/ws/room/user", "13", 405),
+            6 if self.plan.limits.head_bytes > 5000 => (long.as_str(), "13", 414),
+            _ => ("/ws/room/user", "13", 431),
         };
-        self.head(&wire::upgrade_head(target, None, version));
+        let mut head = wire::upgrade_head(target, None, version);
+        if status == 405 {
+            head.splice(0..3, *b"POST");
+        } else if status == 431 {
+            let padding = format!("X-Padding: {}\r\n\r\n", "x".repeat(self.plan.limits.head_bytes));
+            head.truncate(head.len() - 2);
+            head.extend_from_slice(padding.as_bytes());
+        }
+        self.head(&head);
         if self.random.bool() {
             // Much more than the server wants to read: its answer has to arrive all the same.
             self.write(vec![b'x'; 3000], true, Meaning::Nothing);

@@ -20,7 +20,11 @@ use ringhall::io::{BufferId, CloseHow, Completion, Io, Parcel, Patience, Segment
 use ringhall::limits::{SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
 use ringhall::payload::{Batch, Payload, Segment};
 
-use crate::kernel::{Plant, World};
+use crate::chaos::Plant;
+use crate::kernel::World;
+
+/// Times that a shard may begin to accept in one millisecond.
+const ACCEPTS_MAX: u32 = 30;
 
 /// An operation that waits for its submit.
 #[derive(Debug)]
@@ -94,6 +98,8 @@ pub struct SimIo {
     views: BTreeMap<u32, View>,
     sent: BTreeSet<ConnId>,
     accepts: bool,
+    /// Times that accepting was begun, and when it was last begun.
+    accepted: (u32, u64),
     /// Completions that the shard has taken.
     pub reaped: u64,
     /// Operations that the shard has queued.
@@ -114,6 +120,7 @@ impl SimIo {
             views: BTreeMap::new(),
             sent: BTreeSet::new(),
             accepts: false,
+            accepted: (0, 0),
             reaped: 0,
             queued: 0,
         }
@@ -217,11 +224,6 @@ impl SimIo {
     fn carry_out_send(&mut self, conn: ConnId, segments: Segments) {
         let mut world = self.world.borrow_mut();
         let all: usize = segments.as_slice().iter().map(Segment::len).sum();
-        for segment in segments.as_slice() {
-            if !segment.payload.batch().frames.is_empty() {
-                world.payload_max = world.payload_max.max(segment.payload.bytes().len());
-            }
-        }
         let (sent, error) = match world.send(self.me, conn, segments.as_slice()) {
             Ok(sent) => (sent, None),
             Err(error) => (0, Some(error)),
@@ -293,6 +295,9 @@ impl Io for SimIo {
     fn accept(&mut self) {
         assert!(!self.accepts, "shard {} accepts while it accepts", self.me);
         self.accepts = true;
+        let now = self.world.borrow().now;
+        self.accepted = if self.accepted.1 == now { (self.accepted.0 + 1, now) } else { (1, now) };
+        assert!(self.accepted.0 < ACCEPTS_MAX, "shard {} accepts again and again", self.me);
         self.push(Op::Accept);
     }
 

@@ -60,7 +60,7 @@ pub struct Socket {
     pub lingers_not: bool,
     /// The server's end has been closed.
     pub server_closed: bool,
-    /// It came back from plain HTTP and found the table full.
+    /// It came back from plain HTTP and found the table full, and plain HTTP too.
     pub unplaced: bool,
     /// When the server last received something.
     pub heard_at: u64,

@@ -118,7 +118,7 @@ impl CountingIo {
         } else {
             Err(Errno::NOBUFS)
         };
-        self.done.push_back(Completion::Received { conn, outcome });
+        self.done.push_back(Completion::Received { conn, outcome, armed: false });
     }
 
     fn count_payload(&mut self, segment: &Segment) {
@@ -209,8 +209,8 @@ impl Io for CountingIo {
         self.done.push_back(Completion::Detached { conn, fd: Err(Errno::MFILE) });
     }
 
-    fn adopt(&mut self, _: OwnedFd, parcel: Box<Parcel>) {
-        self.done.push_back(Completion::AdoptFailed { parcel, error: Errno::NFILE });
+    fn adopt(&mut self, fd: OwnedFd, parcel: Box<Parcel>) {
+        self.done.push_back(Completion::AdoptFailed { fd, parcel, error: Errno::NFILE });
     }
 
     #[inline(never)]

@@ -49,6 +49,8 @@ pub struct Setup {
     pub is_crowded: bool,
     /// Bytes that were read before the hand-over.
     pub prefix_bytes: usize,
+    /// Whoever comes is told this, and nothing else.
+    pub dismissed: Option<&'static [u8]>,
 }
 
 impl Default for Setup {
@@ -59,6 +61,7 @@ impl Default for Setup {
             echo: true,
             is_crowded: false,
             prefix_bytes: 0,
+            dismissed: None,
         }
     }
 }
@@ -119,6 +122,7 @@ fn run(
     let runtime = runtime.expect("a runtime");
     let accept = async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+        let dismissed = setup.dismissed;
         let router = public::router(Arc::new(Picture::default()), setup.files, move || setup.echo);
         let site = Site::new(router, move || setup.bounds, closing)
             .with_upgrades(Rc::new(Shard { is_crowded: setup.is_crowded, tell: tell.clone() }));
@@ -130,7 +134,10 @@ fn run(
             spawn_local(async move {
                 stream.read_exact(&mut prefix).await.expect("the first bytes");
                 let stream = stream.into_std().expect("a socket");
-                public::serve(stream, prefix, site).await;
+                match dismissed {
+                    Some(words) => public::dismiss(stream, words, site).await,
+                    None => public::serve(stream, prefix, site).await,
+                }
                 let _ = tell.send(Told::Over);
             });
         }

@@ -13,7 +13,7 @@ use ringhall::id::ConnId;
 use ringhall::io::{Completion, Errno, Input, Io, Patience, Segments, Wait};
 use ringhall::net::{ListenOptions, listen};
 use ringhall::payload::{Batch, Payload};
-use ringhall::uring::{Setup, UringIo};
+use ringhall::uring::{ENTERS_MAX, Setup, UringIo};
 
 /// Far beyond what any event of a loaded box takes.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -31,7 +31,17 @@ pub fn setup(table_slots: u32, buffers: u16, buffer_bytes: usize) -> (Setup, Soc
     let listener = listener();
     let address = listener.local_addr().unwrap();
     let listeners = vec![listener];
-    (Setup { listeners, table_slots, buffers, buffer_bytes, ring_bytes_max: 0 }, address)
+    (
+        Setup {
+            listeners,
+            table_slots,
+            buffers,
+            buffer_bytes,
+            ring_bytes_max: 0,
+            enters_max: ENTERS_MAX,
+        },
+        address,
+    )
 }
 
 pub fn listener() -> TcpListener {
@@ -108,7 +118,7 @@ impl Rig {
     /// Waits for the end of a receive.
     pub fn received(&mut self, of: ConnId) -> Result<Input, Errno> {
         self.wait(|completion| match completion {
-            Completion::Received { conn, outcome } if *conn == of => Some(*outcome),
+            Completion::Received { conn, outcome, .. } if *conn == of => Some(*outcome),
             _ => None,
         })
     }

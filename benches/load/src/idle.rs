@@ -15,6 +15,7 @@ use crate::link::{Link, Reading};
 use crate::memory::{Memory, rss};
 use crate::report::Report;
 use crate::server::Server;
+use crate::taken::{Taken, sum};
 use crate::wire;
 
 /// Members of a room.
@@ -76,50 +77,6 @@ fn median(all: &[[f64; 4]], at: usize) -> f64 {
     let mut values: Vec<_> = all.iter().map(|round| round[at]).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// What `count` connections have taken, in bytes each.
-struct Taken {
-    /// Fall of MemAvailable, less what all processes have grown by: neighbours do not count.
-    clean: f64,
-    /// Fall of MemAvailable, less what server and generator have grown by.
-    plain: f64,
-    /// Slab caches: objects and bytes.
-    slabs: Vec<(&'static str, f64, f64)>,
-}
-
-impl Taken {
-    fn between(before: &Memory, after: &Memory, grown: f64, count: usize) -> Self {
-        let each = |bytes: f64| bytes / count as f64;
-        let sockets = after.slab(before, "sock_inode_cache").0;
-        let slabs = SLABS.iter().map(|&(name, one_a_socket)| {
-            let (objects, bytes) = after.slab(before, name);
-            let objects = if one_a_socket { sockets } else { objects };
-            (name, each(objects), each(objects * bytes))
-        });
-        Self {
-            clean: each(before.unclaimed() - after.unclaimed()),
-            plain: each(before.available() - after.available() - grown),
-            slabs: slabs.collect(),
-        }
-    }
-}
-
-/// The caches that a socket lives in. Where every file of the box moves a cache, one object a
-/// socket is taken in place of its growth.
-const SLABS: [(&str, bool); 8] = [
-    ("TCP", false),
-    ("sock_inode_cache", false),
-    ("filp", true),
-    ("dentry", true),
-    ("lsm_inode_cache", true),
-    ("lsm_file_cache", true),
-    ("io_kiocb", false),
-    ("kmalloc-32", false),
-];
-
-fn sum(slabs: &[(&str, f64, f64)]) -> f64 {
-    slabs.iter().map(|slab| slab.2).sum()
 }
 
 fn say_slabs(report: &mut Report, client: &[(&str, f64, f64)], pair: &[(&'static str, f64, f64)]) {

@@ -1,6 +1,6 @@
 //! Load and checks for a running Ringhall: arguments to bench to exit code.
 //!
-//! In:    `idle`, `bigroom`, `storm` or `echo`, and options.
+//! In:    `idle`, `bigroom`, `storm`, `echo`, `million` or `holding`, and options.
 //! Out:   figures and PASS or FAIL lines; 0 where all passed, 1 where not, 2 for bad usage.
 //! Never: talks to anything but 127.0.0.0/8.
 
@@ -9,18 +9,20 @@ mod echo;
 mod idle;
 mod link;
 mod memory;
+mod million;
 mod report;
 mod server;
 mod sleeper;
 mod storm;
 mod stream;
+mod taken;
 mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "benches/idle|bigroom|storm|echo [--seconds N] [--members N] [--rounds N] \
-                     [--long] [--json] [--record]";
+const USAGE: &str = "benches/idle|bigroom|storm|echo|million|holding [--seconds N] [--members N] \
+                     [--connections N] [--rounds N] [--long] [--json] [--record]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Options {
     pub seconds: Option<u64>,
     /// How many members or connections.
     pub members: Option<usize>,
+    /// How many connections (million, holding).
+    pub connections: Option<usize>,
     /// How often to repeat.
     pub rounds: Option<usize>,
     /// Whether to take as long as before a release.
@@ -54,6 +58,8 @@ fn main() -> ExitCode {
         "idle" => idle::run,
         "storm" => storm::run,
         "bigroom" => bigroom::run,
+        "million" => million::run,
+        "holding" => million::holding::run,
         _ => {
             eprintln!("usage: {USAGE}");
             return ExitCode::from(2);
@@ -71,10 +77,10 @@ fn main() -> ExitCode {
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let binary = std::env::var_os("RINGHALL_BIN").ok_or("RINGHALL_BIN names the server")?;
-    let (seconds, members, rounds) = (None, None, None);
+    let (seconds, members, connections, rounds) = (None, None, None, None);
     let (long, json, record) = (false, false, false);
     let binary = binary.into();
-    let mut options = Options { binary, seconds, members, rounds, long, json, record };
+    let mut options = Options { binary, seconds, members, connections, rounds, long, json, record };
     while let Some(option) = arguments.next() {
         let mut number = || {
             let word = arguments.next().ok_or_else(|| format!("{option} wants a number"))?;
@@ -83,6 +89,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
         match option.as_str() {
             "--seconds" => options.seconds = Some(number()? as u64),
             "--members" => options.members = Some(number()?),
+            "--connections" => options.connections = Some(number()?),
             "--rounds" => options.rounds = Some(number()?),
             "--long" => options.long = true,
             "--json" => options.json = true,

@@ -142,9 +142,21 @@ pub fn rss(process: &str) -> io::Result<u64> {
 /// # Errors
 /// If the process is gone.
 pub fn cpu_ticks(stat: &Path) -> io::Result<u64> {
+    two_numbers(stat, 11)
+}
+
+/// CPU time of this process's children that have ended, in seconds.
+///
+/// # Errors
+/// If `/proc` is not there.
+pub fn ended_seconds() -> io::Result<f64> {
+    let ticks = two_numbers(Path::new("/proc/self/stat"), 13)?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// The sum of two fields behind the command's name, which stands in brackets and may hold anything.
+fn two_numbers(stat: &Path, at: usize) -> io::Result<u64> {
     let text = std::fs::read_to_string(stat)?;
-    // The command's name stands in brackets and may hold anything.
     let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let ticks = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
-    Ok(ticks.sum())
+    Ok(fields.split(' ').skip(at).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
 }

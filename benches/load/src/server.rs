@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::memory;
@@ -176,6 +177,32 @@ impl Server {
             std::thread::park_timeout(Duration::from_millis(50));
         }
         Ok(true)
+    }
+
+    /// Asks it to end, as a supervisor does that will start it again.
+    ///
+    /// # Errors
+    /// If it has ended already.
+    pub fn terminate(&self) -> io::Result<()> {
+        let pid = Pid::from_child(&self.child);
+        Ok(kill_process(pid, Signal::TERM)?)
+    }
+
+    /// Waits for its end; its exit code, `None` where a signal ended it or time is up.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn exit_code(&mut self, at_most: Duration) -> io::Result<Option<i32>> {
+        let until = Instant::now() + at_most;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.code());
+            }
+            if Instant::now() > until {
+                return Ok(None);
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// What it has logged since the last call.
