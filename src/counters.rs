@@ -106,11 +106,13 @@ fn bump(cell: &AtomicU64, by: u64) {
 
 impl Counters {
     /// Adds to a counter. Only the owner calls it.
+    #[inline]
     pub fn add(&self, counter: Counter, by: u64) {
         bump(&self.values[counter as usize], by);
     }
 
     /// Takes from a gauge. Only the owner calls it.
+    #[inline]
     pub fn sub(&self, counter: Counter, by: u64) {
         bump(&self.values[counter as usize], by.wrapping_neg());
     }

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// Bytes of one receive buffer: one read of a fast client, half the buffers of a 16 KiB choice.
 pub const BUFFER_BYTES: usize = 8 * 1024;
+/// Bytes of one connection's input that one turn takes: one receive's, or what was left of one when
+/// its room was full. Who sends without end waits for the next turn, like everybody.
+pub const TURN_INPUT_BYTES: usize = BUFFER_BYTES;
 /// Receive buffers of the whole process, divided by its shards: 16 MiB, whatever the connections.
 pub const BUFFERS_TOTAL: usize = 2048;
 /// Fewest receive buffers a shard gets.

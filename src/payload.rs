@@ -80,6 +80,7 @@ impl Payload {
     }
 
     /// The batch itself.
+    #[inline]
     #[must_use]
     pub fn batch(&self) -> &Batch {
         match &*self.0 {
@@ -98,6 +99,7 @@ impl Payload {
     }
 
     /// All bytes.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.batch().bytes
@@ -126,18 +128,21 @@ impl Segment {
     ///
     /// # Panics
     /// If the range lies outside the payload: a programming error.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.payload.bytes()[self.start as usize..self.end as usize]
     }
 
     /// Length in bytes.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
 
     /// Whether nothing is left to send.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end

@@ -78,12 +78,14 @@ impl Table {
     }
 
     /// The connection, unless it is gone.
+    #[inline]
     #[must_use]
     pub fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.at(id.slot).filter(|conn| conn.generation == id.generation)
     }
 
     /// Whoever has the slot.
+    #[inline]
     #[must_use]
     pub fn at(&mut self, slot: u32) -> Option<&mut Conn> {
         let chunk = self.places.get_mut(slot as usize / CHUNK)?.chunk.as_mut()?;

@@ -51,12 +51,14 @@ impl Registry {
     }
 
     /// The hall at a place, whoever its tenant is.
+    #[inline]
     #[must_use]
     pub fn at(&mut self, index: u32) -> Option<&mut Hall> {
         self.halls.get_mut(index as usize)?.as_mut()
     }
 
     /// The hall, unless it was dropped since.
+    #[inline]
     #[must_use]
     pub fn get(&mut self, id: HallId) -> Option<&mut Hall> {
         self.at(id.index).filter(|hall| hall.generation == id.generation)

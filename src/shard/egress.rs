@@ -30,14 +30,19 @@ impl<I: Io> Shard<I> {
     pub(super) fn fan_out(&mut self, but: Option<u32>) -> usize {
         let mut flushed = 0;
         let mut queued = Vec::new();
-        for index in std::mem::take(&mut self.state.dirty_halls) {
+        let mut halls = std::mem::take(&mut self.state.dirty_halls);
+        let mut later = None;
+        for index in halls.drain(..) {
             if but == Some(index) {
-                self.state.dirty_halls.push(index);
+                later = but;
             } else if let Some(payload) = self.state.flush_hall(index) {
                 flushed += 1;
                 self.give_hall(index, &payload, &mut queued);
             }
         }
+        // The list keeps its memory; nothing so far has made another room speak.
+        self.state.dirty_halls = halls;
+        self.state.dirty_halls.extend(later);
         for (hall, payload) in std::mem::take(&mut self.state.foreign) {
             flushed += 1;
             if self.state.halls.get(hall).is_some() {
@@ -104,7 +109,7 @@ impl<I: Io> Shard<I> {
                 if conn.kind == Kind::Echo && conn.flags.has(Flags::PAUSED) {
                     // Go on with what it had sent, one turn later, when it is known whether the
                     // socket took all.
-                    self.state.paused.push_back(id);
+                    self.state.drained.push(id);
                 }
                 self.finish_soon(id);
             } else {

@@ -146,28 +146,56 @@ impl<I: Io> Shard<I> {
             _ => self.vacate(id, Disconnect::PeerGone, CloseHow::Reset),
         }
     }
+}
 
-    /// Goes on with speakers whose input had to wait; how many got further.
+impl State {
+    /// Goes on with what had to wait for its room, before anything new can fill that again:
+    /// speakers here and mail from elsewhere, in turn. How many got further.
     pub(super) fn resume(&mut self) -> usize {
-        let state = &mut self.state;
+        self.is_mail_first = !self.is_mail_first;
+        if self.is_mail_first {
+            self.held_requests() + self.resume_speakers()
+        } else {
+            self.resume_speakers() + self.held_requests()
+        }
+    }
+
+    /// Who could not be taken yet stays in front of those who were, and want more.
+    fn resume_speakers(&mut self) -> usize {
         let mut resumed = 0;
-        for _ in 0..state.paused.len() {
-            let Some(id) = state.paused.pop_front() else { break };
-            if !state.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PAUSED)) {
-                continue;
+        let mut waiting = std::mem::take(&mut self.paused);
+        waiting.retain(|&id| {
+            if !self.is_paused(id) {
+                return false;
             }
-            if state.may_take(id) {
+            let takes = self.may_take(id);
+            if takes {
                 resumed += 1;
-                state.feed_stash(id);
-            } else if state.conns.get(id).is_some_and(|conn| conn.kind != Kind::Echo) {
-                state.paused.push_back(id);
+                self.feed_stash(id);
+            }
+            !takes
+        });
+        waiting.append(&mut self.paused);
+        self.paused = waiting;
+        resumed
+    }
+
+    /// Goes on with echoes whose readers have taken what waited for them; how many.
+    pub(super) fn resume_echoes(&mut self) -> usize {
+        let mut resumed = 0;
+        for id in std::mem::take(&mut self.drained) {
+            if self.is_paused(id) && self.may_take(id) {
+                resumed += 1;
+                self.feed_stash(id);
             }
         }
         resumed
     }
-}
 
-impl State {
+    fn is_paused(&mut self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PAUSED))
+    }
+
     /// Decodes what was stashed, as far as it can be taken now.
     pub(super) fn feed_stash(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };

@@ -105,6 +105,17 @@ impl State {
         taken
     }
 
+    /// Requests of shards whose first one had to wait; how many could be taken.
+    pub(super) fn held_requests(&mut self) -> usize {
+        let mut taken = 0;
+        for from in 0..self.held_mail.len() {
+            if self.held_mail[from].is_some() {
+                taken += self.requests(ShardId(u16::try_from(from).unwrap_or(u16::MAX)));
+            }
+        }
+        taken
+    }
+
     /// Whether mail waits for its room.
     pub(super) fn holds_mail(&self) -> bool {
         self.held_mail.iter().any(Option::is_some)

@@ -126,8 +126,13 @@ pub struct State {
     pub(crate) dirty: Vec<ConnId>,
     /// Connections whose last bytes were handed to the kernel: FIN is next.
     pub(crate) finishing: Vec<ConnId>,
-    /// Speakers whose input is stashed because their room or its home could not take it.
+    /// Speakers whose input is stashed because their room or its home could not take it; who has
+    /// waited longest comes first.
     pub(crate) paused: VecDeque<ConnId>,
+    /// Of input and mail that wait for a room, mail went first in this turn.
+    pub(crate) is_mail_first: bool,
+    /// Echoes with stashed input whose queues were sent.
+    pub(crate) drained: Vec<ConnId>,
     /// Rooms with frames to fan out.
     pub(crate) dirty_halls: Vec<u32>,
     /// Payloads of rooms that live elsewhere.
@@ -180,6 +185,8 @@ impl<I: Io> Shard<I> {
             dirty: Vec::new(),
             finishing: Vec::new(),
             paused: VecDeque::new(),
+            is_mail_first: false,
+            drained: Vec::new(),
             dirty_halls: Vec::new(),
             foreign: Vec::new(),
             summaries: VecDeque::new(),

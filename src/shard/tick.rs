@@ -32,11 +32,13 @@ impl<I: Io> Shard<I> {
         self.state.now = now;
         (self.state.sends, self.state.deliveries) = (0, 0);
         self.orders(); //                     limits, shutdown
-        let mut work = self.reap(); //        who is readable, what arrived, what fell short
-        self.note_completions(work);
+        let mut work = self.state.resume(); // what had to wait for its room, before anything new
+        let reaped = self.reap(); //          who is readable, what arrived, what fell short
+        self.note_completions(reaped);
+        work += reaped;
         work += self.finish_ended(); //       FIN behind the last bytes of those that end
         work += self.mailbox(); //            what other shards' members say, what other homes said
-        work += self.resume(); //             input that had to wait for its room
+        work += self.state.resume_echoes(); // input that had to wait for its own reader
         work += self.receive(); //            bytes in -> frame -> message -> command -> room
         work += self.timers(); //             heartbeats and other deadlines, summaries
         work += self.drain(); //              a shutdown's next few farewells
@@ -121,6 +123,7 @@ impl<I: Io> Shard<I> {
         }
         let more =
             !state.ready.is_empty() || !state.dirty.is_empty() || !state.finishing.is_empty();
+        let more = more || !state.drained.is_empty();
         if work > 0 || more || !state.dirty_halls.is_empty() {
             return Next::Turn;
         }

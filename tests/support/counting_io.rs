@@ -91,6 +91,11 @@ impl CountingIo {
         }
     }
 
+    /// Receives' worth of input that has come for a slot and was not taken yet.
+    pub fn arriving(&self, slot: u32) -> usize {
+        self.arriving[slot as usize].len()
+    }
+
     /// A connection that polls has something to receive.
     pub fn readable(&mut self, conn: ConnId) {
         self.done.push_back(Completion::Readable { conn, hangup: false, armed: true });

@@ -67,6 +67,11 @@ pub fn frames(recording: &[u8]) -> Vec<Rc<[u8]>> {
 impl Scene {
     /// A shard without clients.
     pub fn new(limits: Limits) -> Self {
+        Self::with_buffers(limits, BUFFERS)
+    }
+
+    /// The same with so many receive buffers.
+    pub fn with_buffers(limits: Limits, buffers: u16) -> Self {
         let limits = Arc::new(limits);
         let mesh = Arc::new(Mesh::new(1, 16, 1 << 16));
         let setup = Setup {
@@ -77,7 +82,7 @@ impl Scene {
             table_slots: SLOTS,
             seed: 7,
         };
-        let mut shard = Shard::new(CountingIo::new(SLOTS, BUFFERS), setup);
+        let mut shard = Shard::new(CountingIo::new(SLOTS, buffers), setup);
         shard.start();
         Self { shard, next_slot: 0 }
     }
