@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the answer of a bench goes there")]
 
 #[path = "../tests/support/counting_io.rs"]
+#[expect(dead_code, reason = "the test of fairness uses the rest")]
 mod counting_io;
 #[path = "../tests/support/scene.rs"]
 mod scene;

@@ -74,8 +74,8 @@ impl Greedy {
 
 /// Turns after which a wait counts as endless.
 const TURNS_MAX: usize = 2000;
-/// Turns that an answer takes where nobody disturbs: one to be given a buffer, one to be decoded.
-const UNDISTURBED: usize = 2;
+/// Turns that an answer takes where nobody disturbs: what is readable is received and answered.
+const UNDISTURBED: usize = 1;
 
 /// What one turn took of a connection that has no end of input, for so many turns.
 fn taken(route: Route, limits: Limits) -> Vec<u64> {

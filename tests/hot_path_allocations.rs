@@ -7,6 +7,7 @@ use ringhall::id::ConnId;
 use ringhall::limits::Limits;
 
 #[path = "support/counting_io.rs"]
+#[expect(dead_code, reason = "the test of fairness uses the rest")]
 mod counting_io;
 #[path = "support/scene.rs"]
 #[expect(dead_code, reason = "the benches use the rest")]

@@ -153,11 +153,15 @@ impl State {
     /// speakers here and mail from elsewhere, in turn. How many got further.
     pub(super) fn resume(&mut self) -> usize {
         self.is_mail_first = !self.is_mail_first;
+        let mut resumed = 0;
         if self.is_mail_first {
-            self.held_requests() + self.resume_speakers()
-        } else {
-            self.resume_speakers() + self.held_requests()
+            resumed += self.held_requests();
         }
+        resumed += self.resume_speakers();
+        if !self.is_mail_first {
+            resumed += self.held_requests();
+        }
+        resumed
     }
 
     /// Who could not be taken yet stays in front of those who were, and want more.
