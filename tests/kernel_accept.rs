@@ -95,6 +95,7 @@ fn a_ring_without_listener_says_so() {
         buffers: 1,
         buffer_bytes: 64,
         ring_bytes_max: 0,
+        defer_accept: false,
         enters_max: ringhall::uring::ENTERS_MAX,
     };
     let mut io = UringIo::new(setup).unwrap();
@@ -111,6 +112,7 @@ fn peer_of(listening: SocketAddr, connecting: SocketAddr) -> Option<IpAddr> {
         buffers: 1,
         buffer_bytes: 64,
         ring_bytes_max: 0,
+        defer_accept: false,
         enters_max: ringhall::uring::ENTERS_MAX,
     };
     let address = SocketAddr::new(connecting.ip(), port);

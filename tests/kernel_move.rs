@@ -167,6 +167,7 @@ fn a_dead_shards_ring_gives_the_parcel_back() {
         buffers: 1,
         buffer_bytes: 64,
         ring_bytes_max: 0,
+        defer_accept: false,
         enters_max: ringhall::uring::ENTERS_MAX,
     };
     let mut io = UringIo::new(setup).unwrap();

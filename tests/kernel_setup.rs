@@ -25,6 +25,7 @@ fn setup(table_slots: u32) -> Result<UringIo, SetupError> {
         buffers: 1,
         buffer_bytes: 64,
         ring_bytes_max,
+        defer_accept: false,
         enters_max: ringhall::uring::ENTERS_MAX,
     })
 }

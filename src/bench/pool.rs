@@ -178,6 +178,7 @@ impl Pool {
                 buffers: u16::try_from(buffers).unwrap_or(1 << 12),
                 buffer_bytes: setup.buffer_bytes,
                 ring_bytes_max: (memlock / 2 / count).min(RING_BYTES_MAX),
+                defer_accept: false,
                 enters_max: 1,
             };
             UringIo::new(setup).map_err(|error| Fault::new(error.to_string()))

@@ -243,6 +243,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         buffers: task.ring.buffers,
         buffer_bytes: BUFFER_BYTES,
         ring_bytes_max: task.ring.ring_bytes_max,
+        defer_accept: true,
         enters_max: uring::ENTERS_MAX,
     })
     .map_err(|error| match &error {

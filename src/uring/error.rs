@@ -70,7 +70,7 @@ impl fmt::Display for SetupError {
                 "the kernel refused {bytes} bytes of locked memory for {step}: this user's \
                  RLIMIT_MEMLOCK is used up by the rings of all its processes; raise it with \
                  `LimitMEMLOCK=infinity` in the systemd unit or `ulimit -l unlimited` in the \
-                 shell, or set fewer `server.shards`"
+                 shell, or use fewer --shards"
             ),
             Self::Forbidden => write!(
                 f,

@@ -35,7 +35,7 @@ mod tag;
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
@@ -76,6 +76,9 @@ pub struct Setup {
     /// Bytes of locked memory that the ring may cost, with the ring of its buffers (16 bytes a
     /// buffer). Less than the smallest ring needs is taken for that.
     pub ring_bytes_max: usize,
+    /// Whether a connection is accepted only when its first bytes are there, or after a second or
+    /// so without (`TCP_DEFER_ACCEPT`).
+    pub defer_accept: bool,
     /// Enters that one submit repeats while the kernel has more to do: each runs at least 20 pieces
     /// of task work.
     pub enters_max: usize,
@@ -117,6 +120,12 @@ impl UringIo {
                 _ => SetupError::Other { step: "the table of direct descriptors", error },
             }
         })?;
+        if setup.defer_accept {
+            for listener in &setup.listeners {
+                let deferred = sockets::defer_accept(listener.as_fd());
+                tracing::debug!(?deferred, "accepting those who have something to say");
+            }
+        }
         let ledger = Ledger {
             buffers,
             armed: Armed::new(slots),

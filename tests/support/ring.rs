@@ -38,6 +38,7 @@ pub fn setup(table_slots: u32, buffers: u16, buffer_bytes: usize) -> (Setup, Soc
             buffers,
             buffer_bytes,
             ring_bytes_max: 0,
+            defer_accept: false,
             enters_max: ENTERS_MAX,
         },
         address,
