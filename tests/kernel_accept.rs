@@ -10,7 +10,7 @@
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
-use ringhall::io::{CloseHow, Completion, Errno, Io};
+use ringhall::io::{CloseHow, Completion, Errno, Io, Patience};
 use ringhall::net::{ListenOptions, listen};
 use ringhall::uring::{Setup, UringIo};
 
@@ -101,6 +101,41 @@ fn a_ring_without_listener_says_so() {
     let mut io = UringIo::new(setup).unwrap();
     io.accept();
     assert!(matches!(io.reap(), Some(Completion::AcceptStopped { error: Errno::BADF })));
+}
+
+#[test]
+fn who_has_something_to_say_is_accepted_before_who_came_first_and_is_silent() {
+    let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), &ListenOptions::default());
+    let listener = listener.unwrap();
+    let address = listener.local_addr().unwrap();
+    let setup = Setup {
+        listeners: vec![listener],
+        table_slots: 4,
+        buffers: 1,
+        buffer_bytes: 64,
+        ring_bytes_max: 0,
+        defer_accept: true,
+        enters_max: ringhall::uring::ENTERS_MAX,
+    };
+    let mut rig = Rig { io: UringIo::new(setup).unwrap(), address, seen: Default::default() };
+    rig.io.accept();
+    rig.turn();
+    let _silent = TcpStream::connect(address).unwrap();
+    let mut speaks = TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut speaks, b"hello").unwrap();
+    let accepted = |completion: &mut Completion| match completion {
+        Completion::Accepted { slot } => Some(ring::conn(*slot)),
+        _ => None,
+    };
+    let first = rig.wait(accepted);
+    rig.io.recv(first, Patience::DontWait);
+    let said = rig.wait(|completion| match completion {
+        Completion::Received { conn, outcome: Ok(input), .. } if *conn == first => Some(input.len),
+        _ => None,
+    });
+    assert_eq!(said, 5, "it is there already");
+    // The silent one comes when the kernel has waited for it: nobody is kept out for ever.
+    rig.wait(accepted);
 }
 
 fn peer_of(listening: SocketAddr, connecting: SocketAddr) -> Option<IpAddr> {
