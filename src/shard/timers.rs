@@ -180,6 +180,12 @@ impl<I: Io> Shard<I> {
 
     fn heartbeat(&mut self, id: ConnId) {
         let state = &mut self.state;
+        if state.drain.is_some() {
+            // Everyone is told to go, and slow to answer for it; the grace is what ends it.
+            let due = state.now.after(state.limits.ping_after);
+            state.wheel.set(&mut state.conns, id.slot, due);
+            return;
+        }
         let now = state.wheel.tick_at(state.now);
         let (ping_after, timeout) = (state.limits.ping_after, state.limits.heartbeat_timeout);
         let Some(conn) = state.conns.get(id) else { return };

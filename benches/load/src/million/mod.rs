@@ -225,9 +225,9 @@ impl Stage {
         report.figure("kernel by slab caches, half of both ends", slabs, "B a connection");
         if self.count() >= TARGETS_FROM {
             let within = |bytes: f64, most: f64| bytes > 0.0 && bytes <= most;
-            let (user, kernel) = (within(each, USER_BYTES_MAX), within(memory, KERNEL_BYTES_MAX));
+            let user = within(each, USER_BYTES_MAX);
             report.check("user space <= 300 B a connection", user, format_args!("{each:.0}"));
-            report.check("kernel <= 4200 B a connection", kernel, format_args!("{memory:.0}"));
+            // The other figure has the generator's rings and the hash table of this run in it.
             let kernel = within(slabs, KERNEL_BYTES_MAX);
             let what = "kernel by slab caches <= 4200 B a connection";
             report.check(what, kernel, format_args!("{slabs:.0}"));
