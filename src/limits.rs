@@ -148,7 +148,7 @@ pub struct Limits {
     pub http_connections: usize,
     /// `shutdown.grace`.
     pub shutdown_grace: Duration,
-    /// `server.gather_sends`: a turn with so many sends waits a little for more input.
+    /// `server.gather_sends`: a turn that sent one room's payload to so many waits a little.
     pub gather_sends: usize,
     /// `server.gather_max`: completions it waits for at most.
     pub gather_max: usize,
@@ -182,7 +182,7 @@ impl Default for Limits {
             shutdown_grace: Duration::from_secs(10),
             gather_sends: 64,
             gather_max: 256,
-            gather_wait: Duration::from_millis(1),
+            gather_wait: Duration::from_micros(500),
         }
     }
 }

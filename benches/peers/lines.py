@@ -124,7 +124,7 @@ TWO_AND_ONE = (
     Way("1 shard", server=("--shards", "1")),
 )
 WAIT_AND_NONE = (
-    Way("waits", server=("--set", "server.gather_wait=1ms")),
+    Way("waits"),
     Way("does not wait", server=("--set", "server.gather_wait=0s")),
 )
 

@@ -126,7 +126,7 @@ pub static KEYS: &[Key] = &[
         "server.gather_sends",
         "64",
         Kind::Count(1, MIB, |c, v| c.limits.gather_sends = v),
-        "A turn of a shard with so many sends waits a little for more input before the next.",
+        "A turn that sent one room's payload to so many members waits a little for more input.",
     ),
     reload(
         "server.gather_max",
@@ -136,7 +136,7 @@ pub static KEYS: &[Key] = &[
     ),
     reload(
         "server.gather_wait",
-        "1ms",
+        "500us",
         Kind::Time(ms(0), ms(100), |c, v| c.limits.gather_wait = v),
         "How long it waits at most; 0s: never.",
     ),

@@ -68,7 +68,7 @@ impl<I: Io> Shard<I> {
             Share::Queued(id, before) => queued.push((id, before)),
         });
         state.sends += sends;
-        state.deliveries += sends;
+        state.largest_fan_out = state.largest_fan_out.max(sends);
         let deliveries = (frames * hall.members.len()) as u64;
         if let Some(home) = hall.home_mut() {
             home.deliveries += deliveries;

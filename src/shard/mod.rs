@@ -154,8 +154,8 @@ pub struct State {
     pub(crate) buffers: usize,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
-    /// Of these, the ones that carried a room's payload.
-    pub(crate) deliveries: usize,
+    /// The most sends that one payload of a room has taken this turn.
+    pub(crate) largest_fan_out: usize,
     pub(crate) recent_completions: usize,
     pub(crate) warnings: crate::warn::Quiet,
 }
@@ -200,7 +200,7 @@ impl<I: Io> Shard<I> {
             buffers: io.buffers_free(),
             saturation: Saturation::default(),
             sends: 0,
-            deliveries: 0,
+            largest_fan_out: 0,
             recent_completions: 0,
             warnings: crate::warn::Quiet::default(),
             shared: setup.shared,

@@ -30,7 +30,7 @@ impl<I: Io> Shard<I> {
     /// Runs one turn.
     pub fn turn(&mut self, now: Now) -> Next {
         self.state.now = now;
-        (self.state.sends, self.state.deliveries) = (0, 0);
+        (self.state.sends, self.state.largest_fan_out) = (0, 0);
         self.orders(); //                     limits, shutdown
         let mut work = self.state.resume(); // what had to wait for its room, before anything new
         let reaped = self.reap(); //          who is readable, what arrived, what fell short
@@ -105,11 +105,11 @@ impl<I: Io> Shard<I> {
         self.resume_accepting();
     }
 
-    /// A turn with many deliveries waits a little, so that the next has more to join: for as many
-    /// completions as recent turns had (DESIGN D6).
+    /// A turn that fanned out to a large room waits a little, so that the next has more to join:
+    /// for as many completions as recent turns began with. Small rooms would only wait.
     fn patience(&self) -> Wait {
         let limits = &self.state.limits;
-        if self.state.deliveries < limits.gather_sends || limits.gather_wait.is_zero() {
+        if self.state.largest_fan_out < limits.gather_sends || limits.gather_wait.is_zero() {
             return Wait::No;
         }
         let count = self.state.recent_completions.clamp(1, limits.gather_max.max(1));
