@@ -30,6 +30,7 @@ pub mod protocol;
 pub mod room;
 
 // 5 fan-out.
+pub mod bridge;
 pub mod fanout;
 pub mod mesh;
 pub mod shard;
@@ -40,6 +41,7 @@ pub mod host;
 
 // The cold half.
 pub mod bench;
+pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod probe;
