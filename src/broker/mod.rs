@@ -117,3 +117,18 @@ pub struct Options {
     /// `history.ttl` once it is there; how long an ordered log is kept at least.
     pub keep: Duration,
 }
+
+/// The engine that a URL's scheme names. It opens no connection yet.
+///
+/// # Errors
+/// What is wrong with the options, or that this binary has no such engine.
+pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
+    let scheme = options.url.split("://").next().unwrap_or_default();
+    // An arm an engine, each behind its feature.
+    match scheme {
+        other => Err(BrokerError(format!(
+            "this binary has no engine for {other}://; build it with the feature of that broker \
+             (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"
+        ))),
+    }
+}
