@@ -12,6 +12,15 @@
 //! - One batch is under way at a time, published as one pipeline: order is the order of the queue.
 //! - A message's sequence is used up whether or not it is handed over: others see what they miss.
 
+pub mod breaker;
+pub mod cluster;
+pub mod peers;
+pub mod presence;
+mod run;
+mod secrets;
+mod shared;
+pub mod status;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -21,6 +30,10 @@ use std::time::Duration;
 use crate::bridge::envelope::Node;
 use crate::bridge::{Delivery, Place};
 use crate::id::RoomKey;
+
+pub use run::{FLUSH_TIMEOUT, Running, Setup, start};
+pub use secrets::Secrets;
+pub use shared::{BATCH_BYTES, BATCH_MESSAGES, Ring};
 
 /// Longest that a connection to a broker may take, its subscriptions included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
