@@ -74,6 +74,7 @@ impl<I: Io> Shard<I> {
         state.random.shuffle(&mut unclosed);
         let count = unclosed.len() as u64;
         let half_grace_ms = (millis(state.limits.shutdown_grace) / 2).max(1);
+        let least = (DRAIN_PER_SECOND_MIN / state.shared.neighbours.len() as u64).max(1);
         let mut notice = Batch::default();
         put_system(&mut notice.bytes, "Server is shutting down");
         state.drain = Some(Drain {
@@ -83,7 +84,7 @@ impl<I: Io> Shard<I> {
             notice: Payload::own(notice),
             began: state.now,
             closed: 0,
-            per_second: (count * 1000 / half_grace_ms).max(DRAIN_PER_SECOND_MIN),
+            per_second: (count * 1000 / half_grace_ms).max(least),
             cut: false,
             // So that those who come back do it at some thousands a second.
             retry_ms_max: 1000 + count / 4,

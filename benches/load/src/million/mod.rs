@@ -57,9 +57,9 @@ pub fn run(options: &Options) -> io::Result<Report> {
     let count = members(options.connections.unwrap_or(1_000_000));
     let churn = Duration::from_secs(options.seconds.unwrap_or(60));
     let mut report = Report::new("million");
-    let grace = (count / 8_000).max(20);
+    let grace = (count / 9_000).max(20);
     // A generator that shares the cores may be late with an answer; it is not to be cut for that.
-    let settings = [format!("shutdown.grace={grace}s"), "client.close_timeout=30s".to_owned()];
+    let settings = [format!("shutdown.grace={grace}s"), "client.close_timeout=60s".to_owned()];
     let mut stage = Stage::open(options, count, &settings)?;
     let rings = stage.pool.rings();
     report.say(format_args!("{count} members in rooms of {ROOM}; {rings} rings of the generator"));
