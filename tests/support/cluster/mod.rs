@@ -19,6 +19,8 @@ pub mod presence;
 pub mod stage;
 pub mod watch;
 
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use cases::{Case, Terms};
@@ -26,6 +28,7 @@ use stage::Way;
 
 use crate::brokers::Broker;
 use crate::brokers::proxy::Proxy;
+use crate::support::DEADLINE;
 
 /// One case at a time: each takes the whole machine, and measures.
 static TURN: Mutex<()> = Mutex::new(());
@@ -38,7 +41,7 @@ static TURN: Mutex<()> = Mutex::new(());
 pub fn with_own_broker<B: Broker>(
     case: Case,
     terms: Terms,
-    make: impl FnOnce(Option<std::net::SocketAddr>) -> B,
+    make: impl FnOnce(Option<SocketAddr>) -> B,
 ) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let proxy = case.through_proxy().then(Proxy::start);
@@ -46,13 +49,27 @@ pub fn with_own_broker<B: Broker>(
     run(case, terms, &mut broker, proxy.as_ref());
 }
 
-/// Runs a case with a broker that is there already.
+/// Runs cases with a broker that is there already, one after another, also after one that failed,
+/// but for a broker that a failed case left stopped or dead.
 ///
 /// # Panics
-/// If anything is not as promised.
-pub fn with_broker(case: Case, terms: Terms, broker: &mut dyn Broker) {
-    let proxy = case.through_proxy().then(Proxy::start);
-    run(case, terms, broker, proxy.as_ref());
+/// If anything was not as promised; after the last case.
+#[expect(clippy::print_stderr, reason = "the harness shows it with the failing test")]
+pub fn every_one(cases: impl Iterator<Item = Case>, terms: Terms, broker: &mut dyn Broker) {
+    let mut failed = Vec::new();
+    for case in cases {
+        eprintln!("{case:?}:");
+        let proxy = case.through_proxy().then(Proxy::start);
+        let attempt = AssertUnwindSafe(|| run(case, terms, broker, proxy.as_ref()));
+        if catch_unwind(attempt).is_err() {
+            // The panic has said why; the broker may stand still.
+            failed.push(case);
+            broker.resume();
+        }
+        let ready = TcpStream::connect_timeout(&broker.address(), DEADLINE).is_ok();
+        assert!(ready, "{case:?} left no broker behind; failed: {failed:?}");
+    }
+    assert!(failed.is_empty(), "failed, each as it says above: {failed:?}");
 }
 
 fn run(case: Case, terms: Terms, broker: &mut dyn Broker, proxy: Option<&Proxy>) {
