@@ -33,6 +33,9 @@ impl Secrets {
             None => format!("{scheme}://{rest}"),
             Some((user, hosts)) => {
                 secrets.push(user.to_owned());
+                // Each host of a list may have its own.
+                let each = user.split('@').filter_map(|part| part.rsplit(':').next());
+                secrets.extend(each.map(str::to_owned));
                 match user.split_once(':') {
                     Some((name, password)) => {
                         secrets.push(password.to_owned());
@@ -43,7 +46,8 @@ impl Secrets {
             }
         };
         let shown = if query.is_some() { format!("{shown}?{SHOWN}") } else { shown };
-        secrets.extend(query.map(str::to_owned));
+        let values = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        secrets.extend(values.map(|(_, value)| value.to_owned()));
         secrets.push(url.to_owned());
         secrets.retain(|secret| secret.len() >= SEARCHED_BYTES_MIN);
         // The longest first: a part of it would leave the rest standing.
