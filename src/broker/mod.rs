@@ -139,6 +139,7 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
     let scheme = options.url.split("://").next().unwrap_or_default();
     // An arm an engine, each behind its feature.
     match scheme {
+        "" => Err(BrokerError("broker.url is empty".to_owned())),
         other => Err(BrokerError(format!(
             "this binary has no engine for {other}://; build it with the feature of that broker \
              (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"
