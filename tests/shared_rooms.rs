@@ -164,7 +164,8 @@ fn a_room_that_everybody_has_left_is_closed_and_opened_anew() {
     let ann = stage.join(Route::Json);
     stage.say(ann, 8, &[3, 232]);
     let left = stage.take();
-    let fits = matches!(left, Some(Outbound::Crossed { joined: false, whole: true, members: 0, .. }));
+    let fits =
+        matches!(left, Some(Outbound::Crossed { joined: false, whole: true, members: 0, .. }));
     assert!(fits, "{left:?}");
     assert!(matches!(stage.take(), Some(Outbound::Close { .. })));
     // An answer that comes late is nobody's.
@@ -273,7 +274,8 @@ fn ordered_is_heard_when_it_comes_back_with_its_place() {
 
 #[test]
 fn ordered_refuses_in_an_outage_and_a_raw_room_has_no_words_for_it() {
-    for (route, mode) in [(Route::Json as fn(usize) -> Route, Mode::Json), (Route::Raw, Mode::Raw)] {
+    for (route, mode) in [(Route::Json as fn(usize) -> Route, Mode::Json), (Route::Raw, Mode::Raw)]
+    {
         let mut stage = Stage::new(Delivery::Ordered);
         let ann = stage.join(route);
         stage.bridge.set_closed(false);

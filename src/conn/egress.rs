@@ -241,9 +241,7 @@ impl Egress {
 fn is_kept(segment: &Segment) -> bool {
     let frames = &segment.payload.batch().frames;
     let last = frames.binary_search_by_key(&segment.end, |frame| frame.end);
-    last.is_ok_and(|last| {
-        frames[last].kept && (last == 0 || frames[last - 1].end <= segment.start)
-    })
+    last.is_ok_and(|last| frames[last].kept && (last == 0 || frames[last - 1].end <= segment.start))
 }
 
 /// A pong alone that has not begun. What answered one input together, echoes among it, is none.
@@ -454,7 +452,8 @@ mod tests {
             egress.push(Payload::own(batch).whole());
             egress
         };
-        let firsts = |egress: &mut Egress| drain(egress).into_iter().step_by(1000).collect::<Vec<_>>();
+        let firsts =
+            |egress: &mut Egress| drain(egress).into_iter().step_by(1000).collect::<Vec<_>>();
         let mut egress = kept_between();
         assert_eq!(egress.drop_oldest(0), 4);
         let before = Missed { messages: 4, offset: 2, behind_kept: true };

@@ -23,7 +23,8 @@ impl Elsewhere {
     /// What the cluster knows, in place of what was known.
     #[must_use]
     pub fn new(users: Vec<Box<str>>, members: usize) -> Self {
-        let mut elsewhere = Self(Some(Box::new(Crowd { users: users.into_iter().collect(), members })));
+        let mut elsewhere =
+            Self(Some(Box::new(Crowd { users: users.into_iter().collect(), members })));
         elsewhere.tidy_up();
         elsewhere
     }

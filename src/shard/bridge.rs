@@ -156,7 +156,10 @@ impl State {
         reference: Option<&str>,
     ) -> Option<Ended> {
         let message = "the message was delivered to nobody; send it again later";
-        self.push_error(id, &Fault { code: ErrorCode::Unavailable, message: message.into(), reference })
+        self.push_error(
+            id,
+            &Fault { code: ErrorCode::Unavailable, message: message.into(), reference },
+        )
     }
 
     /// As [`State::push_unavailable`], where the connection may be gone and is not being decoded.

@@ -353,10 +353,8 @@ impl State {
                 };
                 match kind {
                     // A raw room has no words for an error.
-                    Kind::Room(Mode::Raw) => return self.say(id, opcode, bytes, None),
-                    _ if opcode == Opcode::Binary => {
-                        return Some(Ended::Over(Disconnect::BinaryInJson));
-                    }
+                    Kind::Room(Mode::Raw) => self.say(id, opcode, bytes, None),
+                    _ if opcode == Opcode::Binary => Some(Ended::Over(Disconnect::BinaryInJson)),
                     _ => self.say_json(id, bytes),
                 }
             }

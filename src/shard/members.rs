@@ -241,7 +241,13 @@ impl State {
         Ok(hall)
     }
 
-    pub(super) fn announce(&mut self, hall: HallId, user: &str, notice: Notice, crossing: Crossing) {
+    pub(super) fn announce(
+        &mut self,
+        hall: HallId,
+        user: &str,
+        notice: Notice,
+        crossing: Crossing,
+    ) {
         let Some(Hall { key, role: Role::Home(home), .. }) = self.halls.at(hall.index) else {
             return;
         };

@@ -115,20 +115,24 @@ impl State {
             let home = self.halls.at(index).and_then(Hall::home_mut);
             let Some(opening) = home.and_then(|home| home.opening.take()) else { continue };
             for parked in opening.parked {
-                let why = JoinRefused::ShuttingDown;
-                match parked {
-                    Parked::Here(id) => {
-                        let conn = self.conns.get(id);
-                        if conn.is_some_and(|conn| conn.phase == Phase::Joining) {
-                            self.refuse_join(id, why);
-                        }
-                    }
-                    Parked::There { shard, hall, who, .. } => {
-                        self.mesh.post(shard, Mail::Refused { who, hall, why });
-                    }
-                }
+                self.abandon(parked);
             }
             self.drop_hall_if_deserted(index);
+        }
+    }
+
+    fn abandon(&mut self, parked: Parked) {
+        let why = JoinRefused::ShuttingDown;
+        match parked {
+            Parked::Here(id) => {
+                let conn = self.conns.get(id);
+                if conn.is_some_and(|conn| conn.phase == Phase::Joining) {
+                    self.refuse_join(id, why);
+                }
+            }
+            Parked::There { shard, hall, who, .. } => {
+                self.mesh.post(shard, Mail::Refused { who, hall, why });
+            }
         }
     }
 }

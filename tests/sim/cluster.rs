@@ -217,9 +217,8 @@ impl Cluster {
         let unavailable = clients.iter().map(|client| client.log.unavailable as u64).sum();
         sights.insert("unavailable", unavailable);
         let renumbered = |client: &&Client| {
-            let again = |entry: &&crate::log::Entry| {
-                matches!(entry, crate::log::Entry::Renumbered { .. })
-            };
+            let again =
+                |entry: &&crate::log::Entry| matches!(entry, crate::log::Entry::Renumbered { .. });
             client.log.entries.iter().filter(again).count() as u64
         };
         sights.insert("renumbered", clients.iter().map(renumbered).sum());

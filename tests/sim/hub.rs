@@ -176,15 +176,11 @@ impl Hub {
         self.log.entry(key.clone()).or_insert_with(begin)
     }
 
-    /// Members of a room on one server, as it has told.
-    pub fn members(&self, server: usize, key: &RoomKey) -> usize {
-        self.ends[server].known[server].get(key).map_or(0, |crowd| crowd.members)
-    }
-
     /// Does one thing, if there is one to do; the shard that has to be woken then.
     pub fn step(&mut self) -> Option<(usize, ShardId)> {
-        let first = self.random.usize(0..self.ends.len());
-        for server in (first..first + self.ends.len()).map(|at| at % self.ends.len()) {
+        let count = self.ends.len();
+        let first = self.random.usize(0..count);
+        for server in (first..first + count).map(|at| at % count) {
             let kinds = self.random.usize(0..4);
             for kind in (kinds..kinds + 4).map(|kind| kind % 4) {
                 let done = match kind {
@@ -217,8 +213,7 @@ impl Hub {
                 assert_eq!(key.mode, Mode::Json, "raw rooms have no presence");
                 assert!(self.ends[server].rooms.contains_key(&key), "nobody is in a closed room");
                 let user = user.into_string();
-                let crossed =
-                    Incoming::Crossed { from: server, key, user, joined, whole, members };
+                let crossed = Incoming::Crossed { from: server, key, user, joined, whole, members };
                 self.ends[server].note(&crossed);
                 if self.closed {
                     self.spread(server, &crossed);
@@ -227,8 +222,7 @@ impl Hub {
                 }
             }
             Outbound::Open { key, hall } => {
-                let opened =
-                    Opened { hall, answered: false, placed: false, told: Vec::new() };
+                let opened = Opened { hall, answered: false, placed: false, told: Vec::new() };
                 let before = self.ends[server].rooms.insert(key.clone(), opened);
                 assert!(before.is_none(), "{key} is opened twice");
                 self.ends[server].asking.push_back((key, hall));

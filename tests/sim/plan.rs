@@ -143,10 +143,10 @@ impl Plan {
         self.reloads.iter().chain([&self.limits])
     }
 
-    /// Names for the rooms of one server or several. A name's home depends on the process's secret, which is random: so
-    /// that the seed decides, a name is drawn until it lives where the seed wants it. A raw room
-    /// behind a JSON room, or a JSON room behind a raw one, has its name: they are two rooms all
-    /// the same.
+    /// Names for the rooms of one server or several. A name's home depends on the process's secret,
+    /// which is random: so that the seed decides, a name is drawn until it lives where the seed
+    /// wants it. A raw room behind a JSON room, or a JSON room behind a raw one, has its name: they
+    /// are two rooms all the same.
     pub fn room_names(&self, servers: &[Arc<Shared>]) -> Vec<RoomKey> {
         let lives = |mode: Mode, name: &str, wanted: usize| {
             let key = RoomKey { mode, name: name.into() };

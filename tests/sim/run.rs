@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use ringhall::counters::{ALL, REASONS_MAX};
 use ringhall::bridge::Bridge;
+use ringhall::counters::{ALL, REASONS_MAX};
 use ringhall::id::RoomKey;
 use ringhall::shard::shared::{Farewell, Order, Shared};
 
