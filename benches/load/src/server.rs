@@ -46,7 +46,10 @@ impl Server {
     /// # Errors
     /// If it does not start.
     pub fn start(binary: &Path, arguments: &[&str]) -> io::Result<Self> {
-        let mut command = Command::new(binary);
+        // Whatever ends the generator, be it a SIGKILL, ends the server. (The process stays the
+        // one that is started here.)
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("RINGHALL_") {
                 command.env_remove(name);
