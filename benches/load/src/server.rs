@@ -243,7 +243,8 @@ mod tests {
         let script = std::env::temp_dir().join(format!("ringhall-load-{}", std::process::id()));
         let said = "echo 'http://0.0.0.0:7 http://127.0.0.1:8' >&2";
         std::fs::write(&script, format!("#!/bin/sh\n{said}\nexec sleep 600\n")).unwrap();
-        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
+        let run = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&script, run).unwrap();
         // To the kernel it is the thread that has started it.
         let path = script.clone();
         let starting = std::thread::spawn(move || Server::start(&path, &[]));
