@@ -91,7 +91,8 @@ fn a_sentinel_leads_to_the_primary_and_after_a_failover_to_the_new_one() {
     let sentinel = Redis::sentinel(&primary);
     eventually(DEADLINE, "the sentinel knows the replica", || {
         let known = format!("{:?}", sentinel.command(&["SENTINEL", "REPLICAS", "main"]));
-        known.contains(&replica.port().to_string()) && known.contains("master-link-status")
+        known.contains(&replica.port().to_string())
+            && known.contains("master-link-status")
             && crate::servers::text(&replica.command(&["INFO", "replication"]))
                 .contains("master_link_status:up")
     });

@@ -30,6 +30,17 @@ pub enum Kind {
     Sentinel(String),
 }
 
+impl Kind {
+    /// What such a server that holds data says that it runs as.
+    #[must_use]
+    pub fn mode(&self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Single | Self::Sentinel(_) => "standalone",
+        }
+    }
+}
+
 /// One host of the URL, or one that a server named.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Host {
@@ -79,7 +90,9 @@ impl Address {
             _ => return Err(malformed(&format!("its scheme is {scheme}"))),
         };
         if rest.contains(['?', '#']) {
-            return Err(malformed("nothing may follow its path (a ? or # in a password is %3F, %23)"));
+            return Err(malformed(
+                "nothing may follow its path (a ? or # in a password is %3F, %23)",
+            ));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, hosts) = match authority.rfind('@') {
@@ -113,7 +126,8 @@ impl Address {
             let one = format!("redis://{login}{host}/{database}");
             // The reason does not go on: it may quote what is between the colons.
             let info = one.as_str().into_connection_info();
-            let info = info.map_err(|_| malformed("a host, a port or the database cannot be read"))?;
+            let info =
+                info.map_err(|_| malformed("a host, a port or the database cannot be read"))?;
             let ConnectionAddr::Tcp(name, port) = info.addr().clone() else {
                 return Err(malformed("a host is missing"));
             };
@@ -146,12 +160,6 @@ impl Address {
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.login.password().is_some()
-    }
-
-    /// Who logs in, for messages.
-    #[must_use]
-    pub fn user(&self) -> &str {
-        self.login.username().unwrap_or("default")
     }
 
     fn build(&self, host: &Host, login: RedisConnectionInfo) -> RedisResult<Client> {
@@ -217,7 +225,7 @@ mod tests {
     fn each_kind_of_address_is_read() {
         let single = read("redis://ann:p%40ss@box:7000/3").expect("good");
         assert_eq!((single.kind.clone(), hosts(&single)), (Kind::Single, vec!["box:7000".into()]));
-        assert_eq!((single.user(), single.login.password()), ("ann", Some("p@ss")));
+        assert_eq!((single.login.username(), single.login.password()), (Some("ann"), Some("p@ss")));
         assert_eq!(single.login.db(), 3);
         assert_eq!(hosts(&read("redis://box").expect("good")), ["box:6379"]);
 

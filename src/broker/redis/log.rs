@@ -23,8 +23,9 @@ use crate::limits::PARTITIONS;
 use crate::room::epoch::{Epoch, Epochs};
 
 /// Entries that a partition's log keeps at least: beyond them the oldest go (`MAXLEN ~`). A box that
-/// was away for longer than this much talk misses the rest.
-const LOG_ENTRIES: usize = 16_384;
+/// was away for longer than this much talk misses the rest, and sees it by the senders' sequences.
+/// 64 full logs of 128-byte messages are about a gigabyte at the server.
+const LOG_ENTRIES: usize = 65_536;
 /// Least that a room's numbering outlives its last message: a new one costs every member a `joined`.
 const ROOM_KEEP_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Least that a log outlives its last message: a box must be able to come back.
@@ -182,6 +183,14 @@ pub struct Entry {
     pub said: Option<(Place, Vec<u8>)>,
 }
 
+impl Entry {
+    /// Bytes of the envelope.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.said.as_ref().map_or(0, |(_, envelope)| envelope.len())
+    }
+}
+
 /// Reads an answer of `XREAD` (RESP3): each stream with its entries.
 #[must_use]
 pub fn read_streams(answer: Value) -> Vec<(Vec<u8>, Vec<Entry>)> {
@@ -272,7 +281,10 @@ mod tests {
         ]));
         let place = Place { epoch: Epoch::parse("ep").expect("good"), offset: 7 };
         assert_eq!(entries[0], Entry { id: id(1, 2), said: Some((place, b"bytes".to_vec())) });
-        assert_eq!(entries[1..], [const { Entry { id: EntryId { milliseconds: 1, sequence: 2 }, said: None } }; 2]);
+        assert_eq!(
+            entries[1..],
+            [const { Entry { id: EntryId { milliseconds: 1, sequence: 2 }, said: None } }; 2]
+        );
         let streams = Value::Map(vec![(text("s"), Value::Array(vec![entry(&[])]))]);
         assert_eq!(read_streams(streams)[0].0, b"s");
     }

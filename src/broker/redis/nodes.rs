@@ -107,20 +107,27 @@ async fn dial(address: &Address, host: &Host, pushed: &Pushed) -> Result<Node, B
     });
     let connection = client.get_multiplexed_async_connection_with_config(&settings).await;
     let mut connection = connection.map_err(trouble)?;
-    let cluster = address.kind == Kind::Cluster;
-    greet(host, &mut connection, if cluster { "cluster" } else { "standalone" }).await?;
+    greet(host, &mut connection).await?.is_primary(address.kind.mode())?;
     Ok(Node { host: host.clone(), client, connection })
 }
 
-/// Asks a server what it is, and refuses what is too old, of another kind, or no primary.
+/// What a server says of itself.
+#[derive(Debug)]
+pub struct Greeting<'a> {
+    host: &'a Host,
+    version: String,
+    mode: String,
+    role: String,
+}
+
+/// Asks a server what it is.
 ///
 /// # Errors
-/// All of these, and a server that does not answer.
-pub async fn greet(
-    host: &Host,
+/// It does not answer.
+pub async fn greet<'a>(
+    host: &'a Host,
     connection: &mut MultiplexedConnection,
-    kind: &str,
-) -> Result<(), BrokerError> {
+) -> Result<Greeting<'a>, BrokerError> {
     let greeting: RedisResult<HashMap<String, Value>> =
         redis::cmd("HELLO").query_async(connection).await;
     let greeting = greeting.map_err(|error| explain(host, "greeting", &error))?;
@@ -129,42 +136,53 @@ pub async fn greet(
         Some(Value::SimpleString(word)) => word.clone(),
         _ => String::new(),
     };
-    judge(host, &word("version"), &word("mode"), &word("role"), kind)
+    Ok(Greeting { host, version: word("version"), mode: word("mode"), role: word("role") })
 }
 
-fn judge(
-    host: &Host,
-    version: &str,
-    mode: &str,
-    role: &str,
-    kind: &str,
-) -> Result<(), BrokerError> {
-    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if major.is_some_and(|major| major < MAJOR_MIN) {
-        return Err(BrokerError(format!(
-            "redis at {host} is version {version}: Ringhall needs {MAJOR_MIN} or later. Update it, \
+impl Greeting<'_> {
+    /// Refuses what is too old or of another kind: `standalone`, `cluster`, `sentinel`.
+    ///
+    /// # Errors
+    /// The remedy.
+    pub fn is(&self, wanted: &str) -> Result<(), BrokerError> {
+        let Self { host, version, mode, .. } = self;
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        if major.is_some_and(|major| major < MAJOR_MIN) {
+            return Err(BrokerError(format!(
+                "redis at {host} is version {version}: Ringhall needs {MAJOR_MIN} or later. Update it, \
              or name another server in broker.url"
-        )));
+            )));
+        }
+        // A sentinel has no role; a server that does not say its mode is taken at the URL's word.
+        if !mode.is_empty() && mode != wanted {
+            let scheme = match mode.as_str() {
+                "cluster" => "redis+cluster://HOST:PORT,HOST:PORT",
+                "sentinel" => "redis+sentinel://HOST:PORT,HOST:PORT/NAME",
+                _ => "redis://HOST:PORT",
+            };
+            return Err(BrokerError(format!(
+                "redis at {host} runs as {mode}, not as {wanted}: write {scheme} into broker.url"
+            )));
+        }
+        Ok(())
     }
-    // A sentinel has no role; a server that does not say its mode is taken at the URL's word.
-    if !mode.is_empty() && mode != kind {
-        let scheme = match mode {
-            "cluster" => "redis+cluster://HOST:PORT,HOST:PORT",
-            "sentinel" => "redis+sentinel://HOST:PORT,HOST:PORT/NAME",
-            _ => "redis://HOST:PORT",
-        };
-        return Err(BrokerError(format!(
-            "redis at {host} runs as {mode}, not as {kind}: write {scheme} into broker.url"
-        )));
-    }
-    if role == "replica" || role == "slave" {
-        return Err(BrokerError(format!(
-            "redis at {host} is a READONLY replica: what is published there reaches nobody else. \
+
+    /// The same, and refuses a replica.
+    ///
+    /// # Errors
+    /// The remedy.
+    pub fn is_primary(&self, wanted: &str) -> Result<(), BrokerError> {
+        self.is(wanted)?;
+        let host = self.host;
+        if self.role == "replica" || self.role == "slave" {
+            return Err(BrokerError(format!(
+                "redis at {host} is a READONLY replica: what is published there reaches nobody else. \
              Name the primary in broker.url, or the sentinels \
              (redis+sentinel://HOST:PORT,HOST:PORT/NAME)"
-        )));
+            )));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Asks the sentinels, one after the other, for the primary.
@@ -192,7 +210,7 @@ async fn ask_sentinel(address: &Address, host: &Host, name: &str) -> Result<Host
         other => other,
     }
     .map_err(trouble)?;
-    greet(host, &mut connection, "sentinel").await?;
+    greet(host, &mut connection).await?.is("sentinel")?;
     let mut ask = redis::cmd("SENTINEL");
     ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
     let found: Option<(String, u16)> = ask.query_async(&mut connection).await.map_err(trouble)?;
@@ -229,6 +247,8 @@ async fn ask_cluster(
     let client = address.client(host).map_err(trouble)?;
     let connection = client.get_multiplexed_async_connection_with_config(&settings()).await;
     let mut connection = connection.map_err(trouble)?;
+    // A replica knows as well who holds what.
+    greet(host, &mut connection).await?.is("cluster")?;
     let mut ask = redis::pipe();
     for name in names.said.iter().chain([&names.control]) {
         ask.cmd("CLUSTER").arg("KEYSLOT").arg(name);
@@ -293,7 +313,10 @@ mod tests {
 
     #[test]
     fn an_old_server_a_replica_and_another_kind_are_refused_with_the_remedy() {
-        let judged = |version, mode, role, kind| judge(&host(), version, mode, role, kind);
+        let judged = |version: &str, mode: &str, role: &str, wanted: &str| {
+            let (version, mode, role) = (version.into(), mode.into(), role.into());
+            Greeting { host: &host(), version, mode, role }.is_primary(wanted)
+        };
         assert_eq!(judged("7.0.15", "standalone", "master", "standalone"), Ok(()));
         assert_eq!(judged("8.1.0", "cluster", "master", "cluster"), Ok(()));
         assert_eq!(judged("7.2.4", "sentinel", "", "sentinel"), Ok(()));

@@ -12,7 +12,7 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::address::Host;
-use super::log::{Log, read_entries, read_streams};
+use super::log::{Entry, Log, read_entries, read_streams};
 use super::names::Names;
 use super::nodes::{ANSWER_TIMEOUT, Node, settings};
 use super::trouble::explain;
@@ -20,8 +20,11 @@ use crate::broker::{BrokerError, Inlet};
 
 /// Longest that a server holds back an answer while there is nothing to read.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Entries of one partition in one answer: 64 partitions of the largest messages must fit in memory.
-const READ_ENTRIES: usize = 32;
+/// Entries of one partition in one answer: few at first, since 64 partitions of the largest messages
+/// must fit in memory; twice as many while answers are full and small, half as many when large.
+const READ_ENTRIES: std::ops::RangeInclusive<usize> = 16..=1024;
+/// Bytes beyond which an answer is large.
+const READ_BYTES: usize = 4 << 20;
 /// Pause before a refused entry is offered again.
 const OFFER_PAUSE: Duration = Duration::from_millis(1);
 
@@ -33,6 +36,18 @@ pub struct Reader {
     names: Arc<Names>,
     log: Rc<Log>,
     partitions: Vec<usize>,
+    /// Entries of one partition in the next answer.
+    entries: usize,
+}
+
+/// What became of an answer.
+#[derive(Debug, Default)]
+struct Outcome {
+    bytes: usize,
+    /// Entries of the partition that had most.
+    most: usize,
+    /// Something was not taken.
+    refused: bool,
 }
 
 impl Reader {
@@ -63,7 +78,7 @@ impl Reader {
             }
         }
         let (host, names, log) = (node.host.clone(), Arc::clone(names), Rc::clone(log));
-        Ok(Self { host, connection, names, log, partitions })
+        Ok(Self { host, connection, names, log, partitions, entries: *READ_ENTRIES.start() })
     }
 
     /// Reads until something goes wrong.
@@ -74,7 +89,9 @@ impl Reader {
                 Ok(answer) => answer,
                 Err(error) => return explain(&self.host, "reading the log", &error),
             };
-            if !self.hand_over(answer, &*inlet) {
+            let outcome = self.hand_over(answer, &*inlet);
+            self.entries = entries_after(self.entries, &outcome);
+            if outcome.refused {
                 // What was refused is read again: the position stands before it.
                 tokio::time::sleep(OFFER_PAUSE).await;
             }
@@ -84,7 +101,7 @@ impl Reader {
     fn next_read(&self) -> redis::Cmd {
         let mut read = redis::cmd("XREAD");
         let block = u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX);
-        read.arg("COUNT").arg(READ_ENTRIES).arg("BLOCK").arg(block).arg("STREAMS");
+        read.arg("COUNT").arg(self.entries).arg("BLOCK").arg(block).arg("STREAMS");
         for partition in &self.partitions {
             read.arg(&self.names.log[*partition]);
         }
@@ -94,11 +111,12 @@ impl Reader {
         read
     }
 
-    /// `false`: something was refused.
-    fn hand_over(&self, answer: Value, inlet: &dyn Inlet) -> bool {
-        let mut all = true;
+    fn hand_over(&self, answer: Value, inlet: &dyn Inlet) -> Outcome {
+        let mut outcome = Outcome::default();
         for (stream, entries) in read_streams(answer) {
             let Some(partition) = self.names.partition(&stream) else { continue };
+            outcome.most = outcome.most.max(entries.len());
+            outcome.bytes += entries.iter().map(Entry::len).sum::<usize>();
             for entry in entries {
                 let taken = match entry.said {
                     Some((place, envelope)) => inlet.receive_placed(partition, place, &envelope),
@@ -108,12 +126,42 @@ impl Reader {
                     }
                 };
                 if !taken {
-                    all = false;
+                    outcome.refused = true;
                     break;
                 }
                 self.log.advance(partition, entry.id);
             }
         }
-        all
+        outcome
+    }
+}
+
+/// How many entries to ask for next.
+fn entries_after(entries: usize, outcome: &Outcome) -> usize {
+    let next = match outcome {
+        Outcome { bytes, .. } if *bytes > READ_BYTES => entries / 2,
+        Outcome { refused: true, .. } => entries,
+        Outcome { most, bytes, .. } if *most == entries && *bytes < READ_BYTES / 4 => entries * 2,
+        _ => entries,
+    };
+    next.clamp(*READ_ENTRIES.start(), *READ_ENTRIES.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_small_answers_grow_and_large_ones_shrink() {
+        let after = |entries, most, bytes, refused| {
+            entries_after(entries, &Outcome { bytes, most, refused })
+        };
+        assert_eq!(after(16, 16, 2_000, false), 32);
+        assert_eq!(after(16, 15, 2_000, false), 16, "not full");
+        assert_eq!(after(16, 16, 2_000, true), 16, "not taken");
+        assert_eq!(after(64, 64, READ_BYTES / 2, false), 64);
+        assert_eq!(after(64, 1, READ_BYTES + 1, true), 32);
+        assert_eq!(after(1024, 1024, 0, false), 1024);
+        assert_eq!(after(16, 16, READ_BYTES + 1, false), 16);
     }
 }

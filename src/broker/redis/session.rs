@@ -85,12 +85,12 @@ impl RedisSession {
                 beside.spawn_local(async move { trouble.report(reader.run(inlet).await) });
             }
         }
-        let kind = if setup.address.kind == Kind::Cluster { "cluster" } else { "standalone" };
+        let mode = setup.address.kind.mode();
         for node in &nodes.all {
             let (host, connection) = (node.host.clone(), node.connection.clone());
             let trouble = trouble.clone();
             beside.spawn_local(async move {
-                trouble.report(watch_over(host, connection, kind).await);
+                trouble.report(watch_over(host, connection, mode).await);
             });
         }
         Ok(Self { setup, nodes, trouble, _beside: beside })
@@ -185,7 +185,8 @@ impl Session for RedisSession {
 /// What happens with whatever a server pushes: runs in the driver of its connection.
 fn receiver(names: &Arc<Names>, inlet: &Arc<dyn Inlet>, trouble: &Trouble) -> Pushed {
     let (names, inlet, trouble) = (Arc::clone(names), Arc::clone(inlet), trouble.clone());
-    Arc::new(move |host: &Host, push: PushInfo| match push.kind {
+    Arc::new(move |host: &Host, push: PushInfo| {
+        match push.kind {
         PushKind::Message | PushKind::SMessage => {
             if let [Value::BulkString(channel), Value::BulkString(envelope)] = &push.data[..]
                 && let Some(lane) = names.lane(channel)
@@ -201,6 +202,7 @@ fn receiver(names: &Arc<Names>, inlet: &Arc<dyn Inlet>, trouble: &Trouble) -> Pu
             "redis at {host} has ended a subscription: the cluster moves slots"
         ))),
         _ => {}
+    }
     })
 }
 
@@ -251,22 +253,19 @@ async fn readers(setup: &Setup, nodes: &Nodes) -> Result<Vec<Reader>, BrokerErro
 async fn watch_over(
     host: Host,
     mut connection: redis::aio::MultiplexedConnection,
-    kind: &str,
+    mode: &str,
 ) -> BrokerError {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
-        if let Err(error) = greet(&host, &mut connection, kind).await {
+        let greeting = greet(&host, &mut connection).await;
+        if let Err(error) = greeting.and_then(|greeting| greeting.is_primary(mode)) {
             return error;
         }
     }
 }
 
 /// Sends a pipeline; calls of a script that the server has forgotten are made again.
-async fn send(
-    node: &Node,
-    mut pipeline: redis::Pipeline,
-    log: &Log,
-) -> Result<(), BrokerError> {
+async fn send(node: &Node, mut pipeline: redis::Pipeline, log: &Log) -> Result<(), BrokerError> {
     let trouble = |error| explain(&node.host, "publishing", &error);
     let mut connection = node.connection.clone();
     pipeline.ignore_errors();

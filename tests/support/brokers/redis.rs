@@ -90,11 +90,7 @@ impl Redis {
     }
 
     #[track_caller]
-    fn launch(
-        form: Form,
-        settings: &[&str],
-        further: impl Fn(&Path, u16) -> Vec<String>,
-    ) -> Self {
+    fn launch(form: Form, settings: &[&str], further: impl Fn(&Path, u16) -> Vec<String>) -> Self {
         for _ in 0..TRIES {
             let folder = TempDir::new().expect("a folder for the server");
             let port = free_port();
@@ -320,13 +316,34 @@ fn make_certificates(folder: &Path) {
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let with_key = |arguments: &[&'static str]| [&["req"], arguments, &key[..]].concat();
     openssl(&with_key(&[
-        "-x509", "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem",
+        "-x509",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=authority",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
     ]));
     openssl(&with_key(&["-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"]));
     std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
         .expect("a folder of our own");
     openssl(&[
-        "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2",
-        "-CAcreateserial", "-extfile", "names", "-out", "server.pem",
+        "x509",
+        "-req",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-days",
+        "2",
+        "-CAcreateserial",
+        "-extfile",
+        "names",
+        "-out",
+        "server.pem",
     ]);
 }
