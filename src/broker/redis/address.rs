@@ -190,7 +190,7 @@ fn certificates(ca: Option<&Path>) -> Result<TlsCertificates, BrokerError> {
     // The client asks for the process's provider; an error means that one is chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let root_cert = ca.map(std::fs::read).transpose().map_err(|error| {
-        let file = ca.unwrap_or(Path::new("")).display();
+        let file = ca.unwrap_or_else(|| Path::new("")).display();
         BrokerError(format!(
             "broker.ca: {file} cannot be read: {error}. Name a PEM file with the authorities that \
              signed the broker's certificate"
