@@ -143,7 +143,7 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
     match scheme {
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
-        | "rediss+sentinel" => self::redis::engine(options),
+        | "rediss+sentinel" => redis::engine(options),
         other => Err(BrokerError(format!(
             "this binary has no engine for {other}://; build it with the feature of that broker \
              (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"

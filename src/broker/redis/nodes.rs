@@ -76,7 +76,7 @@ impl Nodes {
                 Self::single(dial(address, &host, pushed).await?)
             }
             Kind::Cluster => {
-                let (hosts, of_partition, of_control) = topology(address, names).await?;
+                let Topology { hosts, of_partition, of_control } = topology(address, names).await?;
                 let all = hosts.iter().map(|host| dial(address, host, pushed));
                 Ok(Self { all: try_join_all(all).await?, of_partition, of_control })
             }
@@ -223,11 +223,16 @@ async fn ask_sentinel(address: &Address, host: &Host, name: &str) -> Result<Host
     Ok(Host { name, port })
 }
 
+/// Which servers of a cluster hold our names, and which of them which.
+#[derive(Debug)]
+struct Topology {
+    hosts: Vec<Host>,
+    of_partition: [usize; PARTITIONS],
+    of_control: usize,
+}
+
 /// Asks the hosts of the URL, one after the other, which server holds which of our names.
-async fn topology(
-    address: &Address,
-    names: &Names,
-) -> Result<(Vec<Host>, [usize; PARTITIONS], usize), BrokerError> {
+async fn topology(address: &Address, names: &Names) -> Result<Topology, BrokerError> {
     let mut first = None;
     for host in &address.hosts {
         match ask_cluster(address, host, names).await {
@@ -242,7 +247,7 @@ async fn ask_cluster(
     address: &Address,
     host: &Host,
     names: &Names,
-) -> Result<(Vec<Host>, [usize; PARTITIONS], usize), BrokerError> {
+) -> Result<Topology, BrokerError> {
     let trouble = |error: RedisError| explain(host, "asking the cluster", &error);
     let client = address.client(host).map_err(trouble)?;
     let connection = client.get_multiplexed_async_connection_with_config(&settings()).await;
@@ -256,14 +261,21 @@ async fn ask_cluster(
     let slots: Vec<u16> = ask.query_async(&mut connection).await.map_err(trouble)?;
     let ranges: Value =
         redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await.map_err(trouble)?;
-    let ranges = read_ranges(ranges, host);
+    assign(&slots, &read_ranges(ranges, host), host)
+}
 
+/// Finds the server of each slot: those of the partitions, then that of the control lane.
+fn assign(
+    slots: &[u16],
+    ranges: &[(u16, u16, Host)],
+    asked: &Host,
+) -> Result<Topology, BrokerError> {
     let mut hosts = Vec::new();
-    let mut index_of = |slot: u16| {
+    let mut index_of = |slot: u16| -> Result<usize, BrokerError> {
         let range = ranges.iter().find(|(from, to, _)| (*from..=*to).contains(&slot));
         let (_, _, holder) = range.ok_or_else(|| {
             BrokerError(format!(
-                "redis at {host}: no server of the cluster holds slot {slot}: see CLUSTER INFO"
+                "redis at {asked}: no server of the cluster holds slot {slot}: see CLUSTER INFO"
             ))
         })?;
         Ok(hosts.iter().position(|known| known == holder).unwrap_or_else(|| {
@@ -272,11 +284,11 @@ async fn ask_cluster(
         }))
     };
     let mut of_partition = [0; PARTITIONS];
-    for (index, slot) in of_partition.iter_mut().zip(&slots) {
+    for (index, slot) in of_partition.iter_mut().zip(slots) {
         *index = index_of(*slot)?;
     }
     let of_control = index_of(slots.last().copied().unwrap_or(0))?;
-    Ok((hosts, of_partition, of_control))
+    Ok(Topology { hosts, of_partition, of_control })
 }
 
 /// Reads `CLUSTER SLOTS`: first slot, last slot, primary, of each range.
@@ -344,5 +356,14 @@ mod tests {
         assert_eq!(read[0], (0, 99, Host { name: "a".into(), port: 7 }));
         assert_eq!(read[1], (100, 16383, Host { name: "box".into(), port: 8 }));
         assert_eq!(read_ranges(Value::Nil, &host()), []);
+
+        let mut slots = [50; PARTITIONS + 1];
+        slots[3] = 16383;
+        slots[PARTITIONS] = 100;
+        let found = assign(&slots, &read, &host()).expect("all are held");
+        assert_eq!(found.hosts.len(), 2);
+        assert_eq!((found.of_partition[2], found.of_partition[3], found.of_control), (0, 1, 1));
+        let error = assign(&slots, &read[..1], &host()).expect_err("half of them");
+        assert!(error.0.contains("slot 16383"), "{error}");
     }
 }
