@@ -146,7 +146,7 @@ fn a_server_that_forgot_the_script_is_told_again() {
         let placed = session.place(&room(Mode::Json, "a")).await.expect("a place");
         assert_eq!(placed.offset, 2);
         let came = all[0].heard.next(6).await;
-        assert!(came.iter().all(|came| came.offset() == (came.sequence() + 2) / 3));
+        assert!(came.iter().all(|came| came.offset() == came.sequence().div_ceil(3)));
     });
 }
 

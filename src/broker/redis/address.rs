@@ -1,7 +1,8 @@
 //! Reads `broker.url` of a Redis: which servers, which kind, which credentials, which TLS.
 //!
-//! In:    `redis://USER:PASSWORD@HOST:PORT/DATABASE`, its kinds with `+cluster` and `+sentinel` (there
-//!        several hosts, with commas; a sentinel's path is the primary's name), `rediss` for TLS.
+//! In:    `redis://USER:PASSWORD@HOST:PORT/DATABASE`, its kinds with `+cluster` and `+sentinel`
+//!        (there several hosts, with commas; a sentinel's path is the primary's name), `rediss` for
+//!        TLS.
 //! Out:   hosts, and clients for them.
 //! Never: connects; shows a password.
 

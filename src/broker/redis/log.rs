@@ -4,8 +4,8 @@
 //! Out:   one script call a partition and batch; entries with their places; where to read on.
 //! Never: loses its position with a connection, or gives a room's numbering a name twice.
 //!
-//! An entry is `p` (epoch), `n` (offset in the room), `e` (envelope). The room's hash is `e` (epoch)
-//! and `n` (last offset), and outlives its last message by a day at least.
+//! An entry is `p` (epoch), `n` (offset in the room), `e` (envelope). The room's hash is `e`
+//! (epoch) and `n` (last offset), and outlives its last message by a day at least.
 //!
 //! # Invariants
 //! - All messages of one partition and batch are one call: a server has taken all of them or none,
@@ -22,11 +22,12 @@ use crate::bridge::Place;
 use crate::limits::PARTITIONS;
 use crate::room::epoch::{Epoch, Epochs};
 
-/// Entries that a partition's log keeps at least: beyond them the oldest go (`MAXLEN ~`). A box that
-/// was away for longer than this much talk misses the rest, and sees it by the senders' sequences.
-/// 64 full logs of 128-byte messages are about a gigabyte at the server.
+/// Entries that a partition's log keeps at least: beyond them the oldest go (`MAXLEN ~`). A box
+/// that was away for longer than this much talk misses the rest, and sees it by the senders'
+/// sequences.
 const LOG_ENTRIES: usize = 65_536;
-/// Least that a room's numbering outlives its last message: a new one costs every member a `joined`.
+/// Least that a room's numbering outlives its last message: a new one costs every member a
+/// `joined`.
 const ROOM_KEEP_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Least that a log outlives its last message: a box must be able to come back.
 const LOG_KEEP_MIN: Duration = Duration::from_secs(60);

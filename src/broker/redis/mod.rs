@@ -6,8 +6,8 @@
 //!
 //! Local first: `PUBLISH` to a channel a partition (`SPUBLISH` in a cluster). In order: a stream a
 //! partition, written by one script that numbers each room beside it. The control lane is pub/sub
-//! always. Cluster: the client's own cluster connection is not used, since it retries and parks what
-//! it cannot send; a plain connection a server keeps the order and fails at once.
+//! always. Cluster: the client's own cluster connection is not used, since it retries and parks
+//! what it cannot send; a plain connection a server keeps the order and fails at once.
 //!
 //! # Invariants
 //! - One pipeline a server and batch: the order of a partition is the order of the batch.

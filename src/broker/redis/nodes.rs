@@ -149,8 +149,8 @@ impl Greeting<'_> {
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major.is_some_and(|major| major < MAJOR_MIN) {
             return Err(BrokerError(format!(
-                "redis at {host} is version {version}: Ringhall needs {MAJOR_MIN} or later. Update it, \
-             or name another server in broker.url"
+                "redis at {host} is version {version}: Ringhall needs {MAJOR_MIN} or later. \
+                 Update it, or name another server in broker.url"
             )));
         }
         // A sentinel has no role; a server that does not say its mode is taken at the URL's word.
@@ -176,9 +176,9 @@ impl Greeting<'_> {
         let host = self.host;
         if self.role == "replica" || self.role == "slave" {
             return Err(BrokerError(format!(
-                "redis at {host} is a READONLY replica: what is published there reaches nobody else. \
-             Name the primary in broker.url, or the sentinels \
-             (redis+sentinel://HOST:PORT,HOST:PORT/NAME)"
+                "redis at {host} is a READONLY replica: what is published there reaches \
+                 nobody else. Name the primary in broker.url, or the sentinels \
+                 (redis+sentinel://HOST:PORT,HOST:PORT/NAME)"
             )));
         }
         Ok(())

@@ -20,8 +20,9 @@ use crate::broker::{BrokerError, Inlet};
 
 /// Longest that a server holds back an answer while there is nothing to read.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Entries of one partition in one answer: few at first, since 64 partitions of the largest messages
-/// must fit in memory; twice as many while answers are full and small, half as many when large.
+/// Entries of one partition in one answer: few at first, since 64 partitions of the largest
+/// messages must fit in memory; twice as many while answers are full and small, half as many when
+/// large.
 const READ_ENTRIES: std::ops::RangeInclusive<usize> = 16..=1024;
 /// Bytes beyond which an answer is large.
 const READ_BYTES: usize = 4 << 20;

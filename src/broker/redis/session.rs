@@ -26,8 +26,8 @@ use crate::id::RoomKey;
 use crate::limits::PARTITIONS;
 use crate::room::epoch::Epoch;
 
-/// How often a server is asked whether it still is what it was: a primary that was demoted while the
-/// connection stood says nothing by itself, and takes what nobody hears.
+/// How often a server is asked whether it still is what it was: a primary that was demoted while
+/// the connection stood says nothing by itself, and takes what nobody hears.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Remembers the first trouble of a session and tells whoever waits for it.
@@ -185,8 +185,7 @@ impl Session for RedisSession {
 /// What happens with whatever a server pushes: runs in the driver of its connection.
 fn receiver(names: &Arc<Names>, inlet: &Arc<dyn Inlet>, trouble: &Trouble) -> Pushed {
     let (names, inlet, trouble) = (Arc::clone(names), Arc::clone(inlet), trouble.clone());
-    Arc::new(move |host: &Host, push: PushInfo| {
-        match push.kind {
+    Arc::new(move |host: &Host, push: PushInfo| match push.kind {
         PushKind::Message | PushKind::SMessage => {
             if let [Value::BulkString(channel), Value::BulkString(envelope)] = &push.data[..]
                 && let Some(lane) = names.lane(channel)
@@ -195,14 +194,13 @@ fn receiver(names: &Arc<Names>, inlet: &Arc<dyn Inlet>, trouble: &Trouble) -> Pu
             }
         }
         PushKind::Disconnection => trouble.report(BrokerError(format!(
-            "redis at {host} has closed the connection: it ended, failed over, or cut a client that \
-             was too slow (client-output-buffer-limit pubsub)"
+            "redis at {host} has closed the connection: it ended, failed over, or cut a client \
+             that was too slow (client-output-buffer-limit pubsub)"
         ))),
         PushKind::Unsubscribe | PushKind::SUnsubscribe => trouble.report(BrokerError(format!(
             "redis at {host} has ended a subscription: the cluster moves slots"
         ))),
         _ => {}
-    }
     })
 }
 
