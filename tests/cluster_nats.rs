@@ -6,6 +6,7 @@
 
 #[path = "support/brokers/mod.rs"]
 mod brokers;
+#[allow(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/brokers/certificates.rs"]
 mod certificates;
 #[path = "support/cluster/mod.rs"]
@@ -13,6 +14,7 @@ mod cluster;
 #[macro_use]
 #[path = "support/cluster/every_case.rs"]
 mod every_case;
+#[allow(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/brokers/nats.rs"]
 mod server;
 mod support;
