@@ -16,6 +16,8 @@ pub mod breaker;
 pub mod cluster;
 pub mod peers;
 pub mod presence;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod run;
 mod secrets;
 mod shared;
@@ -140,6 +142,9 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
     // An arm an engine, each behind its feature.
     match scheme {
         "" => Err(BrokerError("broker.url is empty".to_owned())),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+        | "rediss+sentinel" => redis::engine(options),
         other => Err(BrokerError(format!(
             "this binary has no engine for {other}://; build it with the feature of that broker \
              (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"
