@@ -11,7 +11,7 @@ mod cluster;
 #[macro_use]
 #[path = "support/cluster/every_case.rs"]
 mod every_case;
-#[allow(dead_code, reason = "other tests use the rest of it")]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/brokers/tansu.rs"]
 mod server;
 mod support;

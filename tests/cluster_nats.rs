@@ -6,7 +6,7 @@
 
 #[path = "support/brokers/mod.rs"]
 mod brokers;
-#[allow(dead_code, reason = "other tests use the rest of it")]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/brokers/certificates.rs"]
 mod certificates;
 #[path = "support/cluster/mod.rs"]
@@ -14,7 +14,7 @@ mod cluster;
 #[macro_use]
 #[path = "support/cluster/every_case.rs"]
 mod every_case;
-#[allow(dead_code, reason = "other tests use the rest of it")]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/brokers/nats.rs"]
 mod server;
 mod support;

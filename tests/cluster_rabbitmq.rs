@@ -6,12 +6,12 @@
 
 #[path = "support/brokers/mod.rs"]
 mod brokers;
-#[allow(dead_code, reason = "other tests use the rest of it")]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/brokers/certificates.rs"]
 mod certificates;
 #[path = "support/cluster/mod.rs"]
 mod cluster;
-#[allow(dead_code, reason = "other tests use the rest of it")]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/brokers/rabbitmq.rs"]
 mod server;
 mod support;

@@ -148,5 +148,5 @@ fn delivery_setting(delivery: Delivery) -> String {
 /// included.
 fn is_together(health: &Value, nodes: usize) -> bool {
     let broker = &health["dependencies"]["broker"];
-    broker["state"] == "closed" && broker["nodes"].as_u64() >= Some(nodes as u64 - 1)
+    broker["state"] == "closed" && broker["nodes"] == nodes
 }
