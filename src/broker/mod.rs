@@ -12,6 +12,13 @@
 //! - One batch is under way at a time, published as one pipeline: order is the order of the queue.
 //! - A message's sequence is used up whether or not it is handed over: others see what they miss.
 
+pub mod authorities;
+pub mod loss;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
