@@ -273,7 +273,10 @@ impl Position {
             Some(known) => {
                 let missed = found.first.saturating_sub(last + 1);
                 if missed > 0 {
-                    tracing::warn!(missed, "messages left the stream of NATS before they were read");
+                    tracing::warn!(
+                        missed,
+                        "messages left the stream of NATS before they were read"
+                    );
                 }
                 known.epoch.clone()
             }

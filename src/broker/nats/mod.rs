@@ -194,8 +194,7 @@ impl Nats {
             options = options.add_root_certificates(ca.clone());
         }
         let url = format!("{}://{host}", if self.target.tls { "tls" } else { "nats" });
-        let client =
-            options.connect(url).await.map_err(|error| signs::refused(host, &error))?;
+        let client = options.connect(url).await.map_err(|error| signs::refused(host, &error))?;
         client
             .set_server_pool([NOWHERE].as_slice())
             .await

@@ -34,11 +34,7 @@ struct Slow {
 impl Signs {
     /// Of a connection that is well.
     pub fn new() -> Self {
-        Self {
-            loss: Loss::default(),
-            acked: watch::Sender::new(0),
-            slow: Mutex::default(),
-        }
+        Self { loss: Loss::default(), acked: watch::Sender::new(0), slow: Mutex::default() }
     }
 
     /// Takes an event of the client.

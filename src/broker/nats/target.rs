@@ -59,9 +59,8 @@ impl Target {
 }
 
 fn read_login(login: &str) -> Result<(String, Option<String>), ()> {
-    let decode = |part: &str| {
-        percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| ())
-    };
+    let decode =
+        |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| ());
     match login.split_once(':') {
         Some((user, password)) => Ok((decode(user)?, Some(decode(password)?))),
         None => Ok((decode(login)?, None)),
@@ -107,9 +106,15 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_without_showing_the_password() {
-        for url in
-            ["nats://", "nats://a,", "nats://a:0", "nats://a:x", "redis://a", "a", "nats://u:s3cret@"]
-        {
+        for url in [
+            "nats://",
+            "nats://a,",
+            "nats://a:0",
+            "nats://a:x",
+            "redis://a",
+            "a",
+            "nats://u:s3cret@",
+        ] {
             let error = Target::parse(url).err().expect(url).0;
             assert!(!error.contains("s3cret"), "{error}");
         }

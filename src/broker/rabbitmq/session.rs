@@ -142,9 +142,7 @@ async fn declare(channel: &Channel, names: &Names, queue: &ShortString) -> lapin
         channel.queue_bind(queue.clone(), exchange.clone(), key.clone(), unanswered, none).await?;
     }
     let (answered, none) = (QueueBindOptions { nowait: false }, FieldTable::default());
-    channel
-        .queue_bind(queue.clone(), exchange.clone(), names.control.clone(), answered, none)
-        .await
+    channel.queue_bind(queue.clone(), exchange.clone(), names.control.clone(), answered, none).await
 }
 
 async fn watch(events: impl futures_util::Stream<Item = Event> + Send, loss: Arc<Loss>) {
@@ -166,12 +164,7 @@ fn lost(error: &lapin::Error) -> BrokerError {
     explain("its connection", error)
 }
 
-async fn read(
-    mut deliveries: Consumer,
-    names: Arc<Names>,
-    inlet: Arc<dyn Inlet>,
-    loss: Arc<Loss>,
-) {
+async fn read(mut deliveries: Consumer, names: Arc<Names>, inlet: Arc<dyn Inlet>, loss: Arc<Loss>) {
     let mut unacked: Option<(usize, Delivery)> = None;
     loop {
         let ready = deliveries.next().now_or_never();
