@@ -13,11 +13,19 @@
 //! - A message's sequence is used up whether or not it is handed over: others see what they miss.
 
 pub mod authorities;
+pub mod breaker;
+pub mod cluster;
 pub mod loss;
 #[cfg(feature = "nats")]
 pub mod nats;
+pub mod peers;
+pub mod presence;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+mod run;
+mod secrets;
+mod shared;
+pub mod status;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,6 +36,10 @@ use std::time::Duration;
 use crate::bridge::envelope::Node;
 use crate::bridge::{Delivery, Place};
 use crate::id::RoomKey;
+
+pub use run::{FLUSH_TIMEOUT, Running, Setup, start};
+pub use secrets::Secrets;
+pub use shared::{BATCH_BYTES, BATCH_MESSAGES, Ring};
 
 /// Longest that a connection to a broker may take, its subscriptions included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -123,4 +135,23 @@ pub struct Options {
     pub node: Node,
     /// `history.ttl` once it is there; how long an ordered log is kept at least.
     pub keep: Duration,
+}
+
+/// The engine that a URL's scheme names. It opens no connection yet.
+///
+/// # Errors
+/// What is wrong with the options, or that this binary has no such engine.
+pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
+    let scheme = options.url.split("://").next().unwrap_or_default();
+    // An arm an engine, each behind its feature.
+    match scheme {
+        #[cfg(feature = "nats")]
+        "nats" | "tls" => nats::engine(options),
+        #[cfg(feature = "rabbitmq")]
+        "amqp" | "amqps" => rabbitmq::engine(options),
+        other => Err(BrokerError(format!(
+            "this binary has no engine for {other}://; build it with the feature of that broker \
+             (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"
+        ))),
+    }
 }

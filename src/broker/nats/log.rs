@@ -10,8 +10,8 @@
 //! consumer dies with the session, the position lives in the engine.
 //!
 //! # Invariants
-//! - A message carries its sender's sequence as its id: published again within [`TWICE_WITHIN`], the
-//!   server drops it.
+//! - A message carries its sender's sequence as its id: the server drops what is published again
+//!   within [`TWICE_WITHIN`].
 //! - A stream that another took the place of, or that came back shorter, is read from its start,
 //!   under an epoch of its own.
 
@@ -204,7 +204,7 @@ impl Log {
                     NOT_ENABLED
                 }
                 ErrorCode::STREAM_SUBJECT_OVERLAP => {
-                    "another stream holds its subjects: remove that, or choose another broker.prefix"
+                    "another stream holds its subjects: remove it, or choose another broker.prefix"
                 }
                 ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::STORAGE_RESOURCES_EXCEEDED => {
                     "raise the server's `jetstream { max_file_store }`: the stream reserves 1 GiB; \

@@ -11,8 +11,8 @@
 //! # Invariants
 //! - The client's thread for a connection ends with the session: by the server's answer, or by the
 //!   missing heartbeat.
-//! - Where a server once left a connection without an answer, it is asked over a plain socket first:
-//!   the client would leave a thread behind at every attempt.
+//! - Where a server once left a connection without an answer, it is asked over a plain socket
+//!   first: the client would leave a thread behind at every attempt.
 
 mod remedy;
 mod session;

@@ -26,8 +26,8 @@ fn remedy(text: &str) -> &'static str {
         "name another virtual host in broker.url (amqp://host/VHOST), or create it: \
          `rabbitmqctl add_vhost VHOST`"
     } else if holds("access to vhost") {
-        "permit the user: `rabbitmqctl set_permissions -p VHOST USER '^PREFIX' '^PREFIX' '^PREFIX'` \
-         (PREFIX: broker.prefix)"
+        "permit the user (PREFIX: broker.prefix): \
+         `rabbitmqctl set_permissions -p VHOST USER '^PREFIX' '^PREFIX' '^PREFIX'`"
     } else if holds("ACCESS_REFUSED") {
         "permit the user all three on `^PREFIX` (broker.prefix): \
          `rabbitmqctl set_permissions -p VHOST USER '^PREFIX' '^PREFIX' '^PREFIX'`"
