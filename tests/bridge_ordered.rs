@@ -109,11 +109,12 @@ fn what_the_broker_refuses_again_and_again_is_refused() {
     let broker = Loopback::default();
     let (mut a, mut b) = two(&broker);
     broker.set(|faults| faults.poison = Some("poison"));
-    a.say(&room("r"), "poison");
+    assert_eq!(a.say(&room("r"), "poison"), Verdict::Goes);
     let mail = a.until("refused", |mail| matches!(mail, Inbound::Refused { .. }));
     let Inbound::Refused { reference, .. } = mail else { unreachable!("asked for") };
     assert_eq!(reference.as_deref(), Some("poison"));
-    a.wait("closed", |report| report.state == State::Closed);
+    // Five sessions have failed by it.
+    a.wait("closed", |report| report.state == State::Closed && report.reconnects == 5);
     a.say(&room("r"), "after");
     assert_eq!(heard(&mut b).0, "after");
 }
