@@ -123,11 +123,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     let joined = bridge::start(config, addresses[0], &shared.mesh, bells)?;
     let watched = joined.as_ref().map(Joined::watched);
     let overseer = Arc::new(Overseer::new(shared.clone(), clock, watched));
-    let files = match &config.static_dir {
-        None => Files::built_in(),
-        Some(folder) => Files::folder(folder)
-            .map_err(|error| RunError(format!("static.dir {}: {error}", folder.display())))?,
-    };
+    let files = open_files(config)?;
     let (closing, closes) = watch::channel(false);
     let (ended_sender, ended) = mpsc::unbounded_channel();
     let in_force = shared.clone();
@@ -165,6 +161,12 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     announce(loaded, &addresses, &admin, shards, &limits, bound);
     let eventfds = kicks;
     Ok((Started { shared, overseer, capacity, joined, eventfds, closing, ended }, admin))
+}
+
+fn open_files(config: &Config) -> Result<Files, RunError> {
+    let Some(folder) = &config.static_dir else { return Ok(Files::built_in()) };
+    Files::folder(folder)
+        .map_err(|error| RunError(format!("static.dir {}: {error}", folder.display())))
 }
 
 fn make_eventfds(count: usize) -> Result<Vec<OwnedFd>, RunError> {
