@@ -12,6 +12,9 @@
 //! - One batch is under way at a time, published as one pipeline: order is the order of the queue.
 //! - A message's sequence is used up whether or not it is handed over: others see what they miss.
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;

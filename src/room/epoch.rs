@@ -9,6 +9,14 @@
 pub struct Epoch(Box<str>);
 
 impl Epoch {
+    /// The name that a broker's log has; `None` where it is not 1 to 32 ASCII letters and digits.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let is_name = (1..=32).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        is_name.then(|| Self(name.into()))
+    }
+
     /// The name as it is sent.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -61,6 +69,14 @@ mod tests {
         // A counter of 2^53 rooms is out of reach; beyond it the name would grow past the bound.
         assert!(longest.as_str().len() <= 32, "{}", longest.as_str());
         assert!(longest.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    }
+
+    #[test]
+    fn a_name_from_elsewhere_is_letters_and_digits() {
+        assert_eq!(Epoch::named("n18a").as_ref().map(Epoch::as_str), Some("n18a"));
+        for wrong in ["", "a b", "a\"", "ä", &"a".repeat(33)] {
+            assert_eq!(Epoch::named(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
