@@ -12,8 +12,8 @@ impl Epoch {
     /// The name that a broker's log has; `None` where it is not 1 to 32 ASCII letters and digits.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let is_name = (1..=32).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_name =
+            (1..=32).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
         is_name.then(|| Self(name.into()))
     }
 

@@ -27,8 +27,8 @@ pub fn local<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let tasks = tokio::task::LocalSet::new();
-    let ended = tasks.block_on(&runtime, tokio::time::timeout(TEST_DEADLINE, test));
-    ended.expect("the test ends in time")
+    let bounded = async { tokio::time::timeout(TEST_DEADLINE, test).await };
+    tasks.block_on(&runtime, bounded).expect("the test ends in time")
 }
 
 /// Looks again and again until the condition holds.

@@ -76,9 +76,7 @@ impl Address {
         let login = match (login, mechanism) {
             (None, Some(_)) => return Err(wrong("`sasl` needs USER:PASSWORD@ before the host")),
             (None, None) => None,
-            (Some(login), mechanism) => {
-                Some(read_login(login, mechanism).map_err(|what| wrong(what))?)
-            }
+            (Some(login), mechanism) => Some(read_login(login, mechanism).map_err(wrong)?),
         };
         Ok(Self { hosts: hosts.map_err(|what| wrong(&what))?.join(","), tls, login })
     }

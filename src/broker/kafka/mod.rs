@@ -163,7 +163,7 @@ impl KafkaEngine {
         session.run(reader::watch(control, self.topics.said.clone(), topic));
         match self.delivery {
             Delivery::LocalFirst => session.run(reader::relay(said, inlet, Lane::Partition)),
-            Delivery::Ordered => session.run(Logs::new(said, positions, inlet).run()),
+            Delivery::Ordered => session.run(Logs::new(said, positions, inlet, self.pace).run()),
         }
         Ok(session)
     }

@@ -27,7 +27,7 @@ use crate::limits::PARTITIONS;
 
 /// Longest wait for a record before the connection is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
-/// Pause before what the inlet had no room for is offered again.
+/// Pause of the library where all partitions wait for room in the inlet.
 const OFFER_AGAIN: Duration = Duration::from_millis(1);
 /// Bytes of one answer, and of one partition in it; a single record may be larger. They bound what
 /// waits here for room in the inlet.
@@ -184,6 +184,8 @@ pub(super) struct Logs {
     inlet: Arc<dyn Inlet>,
     /// What was read and not taken yet, by partition; such a partition is read no further.
     held: [VecDeque<ConsumerRecord>; PARTITIONS],
+    /// How long to wait for a record before what is held is offered again.
+    pace: Duration,
 }
 
 impl Logs {
@@ -191,8 +193,9 @@ impl Logs {
         reader: Reader,
         positions: Rc<RefCell<Positions>>,
         inlet: Arc<dyn Inlet>,
+        pace: Duration,
     ) -> Self {
-        Self { reader, positions, inlet, held: std::array::from_fn(|_| VecDeque::new()) }
+        Self { reader, positions, inlet, held: std::array::from_fn(|_| VecDeque::new()), pace }
     }
 
     /// Until the connection is lost.
@@ -212,7 +215,8 @@ impl Logs {
             }
         }
         let holds = self.held.iter().any(|held| !held.is_empty());
-        let records = self.reader.poll(if holds { OFFER_AGAIN } else { GLANCE }).await?;
+        // Not shorter than the pace: there are brokers that answer nothing to who cannot wait.
+        let records = self.reader.poll(if holds { self.pace } else { GLANCE }).await?;
         // A partition that turned out to be another log: what was read of it counts no more.
         let mut again = [false; PARTITIONS];
         for record in records {
