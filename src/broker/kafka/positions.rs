@@ -146,7 +146,7 @@ impl Positions {
             name.push_str(&base36(cuts.into()));
         }
         // Always a name: 26 letters and digits, and a count.
-        Epoch::named(&name).unwrap_or_default()
+        Epoch::parse(&name).unwrap_or_default()
     }
 
     /// The newest offset taken; 0 in a log of which nothing was.
