@@ -3,8 +3,12 @@
 //! `tests/run` installs Tansu and runs this; plain `cargo test` leaves it out. Apache Kafka itself
 //! is not among the servers that the tests can start.
 
+#![cfg(feature = "kafka")]
+
 mod support;
 
+#[path = "support/brokers/certificates.rs"]
+mod certificates;
 #[path = "broker_kafka/delivery.rs"]
 mod delivery;
 #[path = "broker_kafka/faults.rs"]
@@ -17,3 +21,5 @@ mod peer;
 mod refusals;
 #[path = "support/brokers/tansu.rs"]
 mod tansu;
+#[path = "broker_kafka/tls.rs"]
+mod tls;

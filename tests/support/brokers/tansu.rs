@@ -89,6 +89,14 @@ impl Tansu {
     /// Stops it without ending it.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        // The signal reaches a thread that runs a little later.
+        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("it runs").id());
+        eventually(DEADLINE, "all of its threads stand still", || {
+            let tasks = std::fs::read_dir(&tasks).expect("our own child");
+            let mut tasks = tasks
+                .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+            tasks.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+        });
     }
 
     /// Lets it go on.
