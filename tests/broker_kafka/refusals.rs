@@ -102,7 +102,7 @@ fn options_that_make_no_engine_are_refused_before_a_broker_is_asked() {
         (Options { url: "kafka://".to_owned(), ..plain.clone() }, "broker.url: "),
         (Options { prefix: "a b".to_owned(), ..plain.clone() }, "broker.prefix: "),
         (Options { ca: ca.clone(), ..plain.clone() }, "kafka:// speaks no TLS"),
-        (Options { ca, url: tls, ..plain }, "broker.ca: /nowhere/ca.pem"),
+        (Options { ca, url: tls, ..plain }, "broker.ca `/nowhere/ca.pem` cannot be read"),
     ] {
         let error = engine(&options).err().expect("refused");
         assert!(error.0.contains(says), "{error}");

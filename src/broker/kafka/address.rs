@@ -101,7 +101,9 @@ fn with_port(host: &str, port: u16) -> Result<String, String> {
     // An IPv6 address stands in brackets, or its colons would be taken for the port's.
     let (name, given) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((inner, "")) if !inner.is_empty() => (format!("[{inner}]"), None),
-        Some((inner, rest)) if !inner.is_empty() => (format!("[{inner}]"), rest.strip_prefix(':')),
+        Some((inner, rest)) if !inner.is_empty() => {
+            (format!("[{inner}]"), Some(rest.strip_prefix(':').unwrap_or_default()))
+        }
         Some(_) => return Err("empty brackets in a host".to_owned()),
         None => match host.split_once(':') {
             Some((name, given)) if bare(name) => (name.to_owned(), Some(given)),

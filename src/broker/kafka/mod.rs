@@ -31,7 +31,7 @@ use krafka::auth::{AuthConfig, TlsConfig};
 
 use crate::bridge::Delivery;
 use crate::bridge::envelope::Node;
-use crate::broker::{BrokerError, Engine, Inlet, Lane, Later, Options, Session};
+use crate::broker::{BrokerError, Engine, Inlet, Lane, Later, Options, Session, authorities};
 use address::{Address, Mechanism};
 use fault::fault;
 use positions::{Positions, Start};
@@ -91,10 +91,7 @@ fn security(address: &Address, options: &Options) -> Result<AuthConfig, BrokerEr
                 .to_owned(),
         )),
         (Some(ca), true) => {
-            let pem = std::fs::read(ca).map_err(|error| {
-                let ca = ca.display();
-                BrokerError(format!("broker.ca: {ca}: {error}; it is a PEM file of authorities"))
-            })?;
+            let pem = authorities::read(ca)?;
             Ok(login.with_tls(TlsConfig::new().with_ca_cert_pem(pem)))
         }
     }

@@ -7,13 +7,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
 use super::positions::Positions;
 use super::writer::Writer;
 use crate::bridge::envelope::partition;
 use crate::bridge::{Delivery, Place};
+use crate::broker::loss::{Loss, Task};
 use crate::broker::{BrokerError, Later, Parcel, Session};
 use crate::id::RoomKey;
 
@@ -22,8 +20,8 @@ pub(super) struct KafkaSession {
     writer: Writer,
     positions: Rc<RefCell<Positions>>,
     delivery: Delivery,
-    end: watch::Sender<Option<BrokerError>>,
-    tasks: Vec<JoinHandle<()>>,
+    loss: Rc<Loss>,
+    tasks: Vec<Task>,
 }
 
 impl KafkaSession {
@@ -32,20 +30,13 @@ impl KafkaSession {
         positions: Rc<RefCell<Positions>>,
         delivery: Delivery,
     ) -> Self {
-        Self { writer, positions, delivery, end: watch::Sender::new(None), tasks: Vec::new() }
+        Self { writer, positions, delivery, loss: Rc::default(), tasks: Vec::new() }
     }
 
     /// Runs a task of the session; when it ends, the session is lost for the reason it gives.
     pub(super) fn run(&mut self, task: impl Future<Output = BrokerError> + 'static) {
-        let end = self.end.clone();
-        self.tasks.push(tokio::task::spawn_local(async move {
-            let reason = task.await;
-            end.send_if_modified(|end| {
-                let first = end.is_none();
-                end.get_or_insert(reason);
-                first
-            });
-        }));
+        let loss = Rc::clone(&self.loss);
+        self.tasks.push(Task::start_local(async move { loss.lose(task.await) }));
     }
 }
 
@@ -66,18 +57,6 @@ impl Session for KafkaSession {
     }
 
     fn lost(&self) -> Later<'_, BrokerError> {
-        let mut end = self.end.subscribe();
-        Box::pin(async move {
-            let reason = end.wait_for(Option::is_some).await.ok().and_then(|end| (*end).clone());
-            reason.unwrap_or_else(|| BrokerError("the session has ended".to_owned()))
-        })
-    }
-}
-
-impl Drop for KafkaSession {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        Box::pin(self.loss.wait())
     }
 }
