@@ -36,6 +36,30 @@ fn a_leader_that_has_moved_is_found_and_the_order_is_kept() {
 }
 
 #[test]
+fn one_broker_of_three_crashes_and_the_others_carry_on() {
+    local(async {
+        let (broker, url) = cluster(3).await;
+        let [one, two] = [1, 2].map(|id| Peer::new(&url, Ordered, id));
+        let (first, second) = (one.connect().await, two.connect().await);
+        publish(&*first, &[one.words(6, "before")]).await.expect("published");
+        until("it is heard", || two.ear.count() == 1).await;
+        broker.crash(0);
+        for (topic, partitions) in [("test.said", PARTITIONS), ("test.control", 1)] {
+            for partition in 0..i32::try_from(partitions).expect("small") {
+                assert!(broker.set_leader(topic, partition, 1 + partition % 2));
+            }
+        }
+        broker.set_broker_online(0, false);
+        broker.set_controller(1);
+        drop((first, second));
+        let (first, _second) = (one.reconnect().await, two.reconnect().await);
+        publish(&*first, &[one.words(6, "behind"), one.control("x")]).await.expect("published");
+        until("it is heard", || two.ear.count() == 3).await;
+        assert_eq!(two.ear.texts(6), ["before", "behind"]);
+    });
+}
+
+#[test]
 fn an_answer_that_is_lost_costs_a_duplicate_and_never_the_order() {
     local(async {
         let (broker, url) = cluster(1).await;

@@ -80,6 +80,21 @@ fn a_broker_that_lets_nobody_make_topics_is_told_apart() {
 }
 
 #[test]
+fn a_topic_that_may_be_written_and_not_read_is_told_when_connecting() {
+    local(async {
+        let (broker, url) = fake().await;
+        let denied = |_: &_| Control::Error(ErrorCode::TopicAuthorizationFailed);
+        broker.on(ApiKey::Fetch, denied);
+        let error = refused(&url).await;
+        assert!(error.contains("allow the user of broker.url Read"), "{error}");
+        broker.clear_hooks();
+        broker.on(ApiKey::Produce, denied);
+        let error = refused(&url).await;
+        assert!(error.contains("Describe, Create, Read and Write"), "{error}");
+    });
+}
+
+#[test]
 fn a_port_where_nobody_or_somebody_else_listens_is_told_apart_from_a_login() {
     local(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");

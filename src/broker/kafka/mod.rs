@@ -11,6 +11,7 @@
 //! # Invariants
 //! - A session begins by writing a mark into each partition; it reads from the marks, or (ordered)
 //!   from where the last session stopped. Nothing older than the first session is ever given.
+//! - It has begun when it has read what it wrote.
 //! - What ends, ends by itself: everything has a deadline below [`DELIVERY_TIMEOUT`].
 
 mod address;
@@ -50,6 +51,9 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// all brokers of a round, so one that has nothing delays what the others have by as much; and
 /// there are brokers that wait it out whatever they have.
 const PACE: Duration = Duration::from_millis(5);
+
+/// The same for the control lane, which has one partition and thus one broker.
+const CONTROL_PACE: Duration = Duration::from_millis(20);
 
 /// Makes the engine.
 ///
@@ -144,23 +148,26 @@ impl KafkaEngine {
         let writer = Writer::new(&writing, self.topics.clone()).await?;
         let marks = writer.mark(self.node).await?;
         let starts = match self.delivery {
-            Delivery::LocalFirst => {
-                marks.said.iter().map(|mark| Start::At(mark.offset + 1)).collect()
-            }
+            Delivery::LocalFirst => marks.said.iter().map(|mark| Start::At(mark.offset)).collect(),
             Delivery::Ordered => self.positions.borrow_mut().resume(topic, &marks.said),
         };
-        let behind = [Start::At(marks.control + 1)];
+        let control_start = [Start::At(marks.control)];
         let (said, rest) = tokio::try_join!(
             Reader::new(&reading, &self.topics.said, &starts, self.pace),
-            Reader::new(&control, &self.topics.control, &behind, self.pace),
+            Reader::new(&control, &self.topics.control, &control_start, CONTROL_PACE),
         )?;
+        let (first_said, first) = tokio::try_join!(said.first(), rest.first())?;
         let positions = Rc::clone(&self.positions);
         let mut session = KafkaSession::new(writer, Rc::clone(&positions), self.delivery);
-        session.run(reader::relay(rest, Arc::clone(&inlet), |_| Lane::Control));
+        session.run(reader::relay(rest, first, Arc::clone(&inlet), |_| Lane::Control));
         session.run(reader::watch(control, self.topics.said.clone(), topic));
         match self.delivery {
-            Delivery::LocalFirst => session.run(reader::relay(said, inlet, Lane::Partition)),
-            Delivery::Ordered => session.run(Logs::new(said, positions, inlet, self.pace).run()),
+            Delivery::LocalFirst => {
+                session.run(reader::relay(said, first_said, inlet, Lane::Partition));
+            }
+            Delivery::Ordered => {
+                session.run(Logs::new(said, positions, inlet, self.pace).run(first_said));
+            }
         }
         Ok(session)
     }

@@ -72,7 +72,7 @@ impl Log {
 
     fn begin(&mut self, mark: Seen) -> Start {
         self.last = Some(mark);
-        Start::At(mark.offset + 1)
+        Start::At(mark.offset)
     }
 
     fn resume(&mut self, mark: Seen) -> Start {
@@ -104,8 +104,8 @@ impl Positions {
         Self { topic: None, logs: std::array::from_fn(|_| Log::default()) }
     }
 
-    /// A session begins that has put a mark into each partition. The first ever reads what comes
-    /// behind its marks; every later one goes on.
+    /// A session begins that has put a mark into each partition. The first ever reads from its
+    /// marks; every later one goes on, from the last record that was taken.
     pub(super) fn resume(&mut self, topic: TopicId, marks: &[Seen; PARTITIONS]) -> Vec<Start> {
         let known = self.topic.replace(topic);
         let each = self.logs.iter_mut().zip(marks);
@@ -186,7 +186,8 @@ mod tests {
     fn read() -> Positions {
         let mut positions = Positions::new();
         let starts = positions.resume(ID, &marks(9));
-        assert_eq!(starts, vec![Start::At(10); PARTITIONS]);
+        assert_eq!(starts, vec![Start::At(9); PARTITIONS]);
+        assert_eq!(positions.step(3, seen(9, 255)), Step::Known);
         for offset in 10..=20 {
             assert_eq!(positions.step(3, seen(offset, 1)), Step::New);
             positions.took(3, seen(offset, 1));

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use krafka::Kafka;
@@ -33,6 +33,8 @@ const OFFER_AGAIN: Duration = Duration::from_millis(1);
 /// waits here for room in the inlet.
 const FETCH_BYTES: i32 = 2 << 20;
 const PARTITION_FETCH_BYTES: i32 = 256 << 10;
+/// How long to wait for what is known to be there.
+const FIRST_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long to ask a broker why it did not answer.
 const WHY_TIMEOUT: Duration = Duration::from_millis(200);
 /// How often to look whether a topic is still the one it was.
@@ -86,6 +88,24 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Waits for the first records: a session has written some, so that there are any.
+    pub(super) async fn first(&self) -> Result<Vec<ConsumerRecord>, BrokerError> {
+        let began = Instant::now();
+        while began.elapsed() < FIRST_TIMEOUT {
+            let records = self.poll(GLANCE).await?;
+            if !records.is_empty() {
+                return Ok(records);
+            }
+            self.lost().await?;
+        }
+        // The library tells its reader no more than that nothing comes.
+        Err(BrokerError(format!(
+            "topic {}: what was written a moment ago cannot be read; allow the user of broker.url \
+             Read on it, and see the log",
+            self.topic
+        )))
+    }
+
     async fn poll(&self, patience: Duration) -> Result<Vec<ConsumerRecord>, BrokerError> {
         self.consumer.poll(patience).await.map_err(|error| fault("reading", &error))
     }
@@ -125,17 +145,15 @@ fn envelope(record: &ConsumerRecord) -> Option<&[u8]> {
     record.value.as_deref().filter(|_| !is_mark(record.key.as_ref()))
 }
 
-/// Gives what comes to the inlet as it comes, until the connection is lost.
+/// Gives what comes to the inlet as it comes, until the connection is lost; the first records have
+/// been read before.
 pub(super) async fn relay(
     reader: Reader,
+    mut records: Vec<ConsumerRecord>,
     inlet: Arc<dyn Inlet>,
     lane: impl Fn(usize) -> Lane,
 ) -> BrokerError {
     loop {
-        let records = match reader.poll(GLANCE).await {
-            Ok(records) => records,
-            Err(error) => return error,
-        };
         for record in &records {
             if let Some(envelope) = envelope(record) {
                 inlet.receive(lane(partition_of(record)), envelope);
@@ -145,6 +163,10 @@ pub(super) async fn relay(
             return error;
         }
         tokio::task::yield_now().await;
+        records = match reader.poll(GLANCE).await {
+            Ok(records) => records,
+            Err(error) => return error,
+        };
     }
 }
 
@@ -198,17 +220,24 @@ impl Logs {
         Self { reader, positions, inlet, held: std::array::from_fn(|_| VecDeque::new()), pace }
     }
 
-    /// Until the connection is lost.
-    pub(super) async fn run(mut self) -> BrokerError {
+    /// Until the connection is lost; the first records have been read before.
+    pub(super) async fn run(mut self, mut records: Vec<ConsumerRecord>) -> BrokerError {
         loop {
-            if let Err(error) = self.turn().await {
-                return error;
-            }
-            tokio::task::yield_now().await;
+            records = match self.turn(records).await {
+                Ok(records) => records,
+                Err(error) => return error,
+            };
         }
     }
 
-    async fn turn(&mut self) -> Result<(), BrokerError> {
+    /// Takes records, offers again what waits, and reads the next.
+    async fn turn(
+        &mut self,
+        records: Vec<ConsumerRecord>,
+    ) -> Result<Vec<ConsumerRecord>, BrokerError> {
+        self.take(records).await?;
+        self.reader.lost().await?;
+        tokio::task::yield_now().await;
         for partition in 0..PARTITIONS {
             if !self.held[partition].is_empty() {
                 self.offer_held(partition).await?;
@@ -216,7 +245,10 @@ impl Logs {
         }
         let holds = self.held.iter().any(|held| !held.is_empty());
         // Not shorter than the pace: there are brokers that answer nothing to who cannot wait.
-        let records = self.reader.poll(if holds { self.pace } else { GLANCE }).await?;
+        self.reader.poll(if holds { self.pace } else { GLANCE }).await
+    }
+
+    async fn take(&mut self, records: Vec<ConsumerRecord>) -> Result<(), BrokerError> {
         // A partition that turned out to be another log: what was read of it counts no more.
         let mut again = [false; PARTITIONS];
         for record in records {
@@ -237,7 +269,7 @@ impl Logs {
                 }
             }
         }
-        self.reader.lost().await
+        Ok(())
     }
 
     fn offer(&self, partition: usize, record: &ConsumerRecord) -> Offered {
