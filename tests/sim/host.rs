@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ringhall::bridge::Bridge;
+use ringhall::counters::Counter;
 use ringhall::http::{HeadLimits, HeadProgress, HeadVerdict, Protocol, Upgrade, read_head};
 use ringhall::id::ShardId;
 use ringhall::limits::Limits;
@@ -53,6 +54,7 @@ struct Seat {
     looks_on: u32,
     kicked: bool,
     spins: u32,
+    arrived: u64,
 }
 
 /// A plain HTTP connection.
@@ -77,6 +79,8 @@ pub struct Host {
     world: Rc<RefCell<World>>,
     seats: Vec<Seat>,
     plain: Vec<Plain>,
+    /// Whoever is left was cut.
+    is_cut: bool,
     /// Turns so far.
     pub turns: u64,
     /// Connections that came back from plain HTTP.
@@ -105,10 +109,26 @@ impl Host {
             };
             let mut shard = Shard::new(io, setup);
             shard.start();
-            Seat { shard, state: State::Awake, ended: false, looks_on: 0, kicked: false, spins: 0 }
+            Seat {
+                shard,
+                state: State::Awake,
+                ended: false,
+                looks_on: 0,
+                kicked: false,
+                spins: 0,
+                arrived: 0,
+            }
         };
         let seats = (0..plan.shards).map(seat).collect();
-        Self { shared, world: world.clone(), seats, plain: Vec::new(), turns: 0, adopted: 0 }
+        Self {
+            shared,
+            world: world.clone(),
+            seats,
+            plain: Vec::new(),
+            is_cut: false,
+            turns: 0,
+            adopted: 0,
+        }
     }
 
     /// What the shards of a plan share.
@@ -186,8 +206,13 @@ impl Host {
         let had_mail = mesh.has_mail(id) || seat.shard.state.has_bridge_mail();
         let next = seat.shard.turn(now);
         self.turns += 1;
+        let arrived = self.shared.neighbour(id).counters.get(Counter::arrived);
+        // A process has no shard there any more: whoever comes now would get FIN without a word.
+        let is_late = seat.ended && !self.is_cut && arrived > seat.arrived;
+        assert!(!is_late, "somebody is on the way to shard {index}, which has ended");
+        seat.arrived = arrived;
         let idle = before == (seat.shard.io.reaped, seat.shard.io.queued) && !had_mail;
-        seat.ended = next == Next::End;
+        seat.ended |= next == Next::End;
         self.world.borrow().note(|| format!("{index}: {next:?}"));
         match next {
             Next::Turn => seat.state = State::Awake,
@@ -215,6 +240,7 @@ impl Host {
 
     /// The main thread orders something.
     pub fn order(&mut self, order: &Order) {
+        self.is_cut |= matches!(order, Order::Cut);
         for index in 0..self.seats.len() {
             let id = ShardId(u16::try_from(index).expect("shards are few"));
             self.shared.neighbour(id).orders.push(order.clone());
