@@ -197,7 +197,10 @@ impl Cluster {
                 self.servers[at].pass(500);
             }
         }
-        let in_time = self.servers[at].host.has_ended();
+        if self.servers[at].host.has_ended() {
+            self.settle();
+            self.hub.check_deserted(at);
+        }
         let server = &mut self.servers[at];
         server.cut_at = Some(server.now());
         server.host.close_all_plain();
@@ -205,7 +208,7 @@ impl Cluster {
         self.settle();
         self.servers[at].pass(5000);
         self.settle();
-        self.hub.see_off(at, !in_time);
+        self.hub.see_off(at);
         self.ended += 1;
         self.settle();
     }

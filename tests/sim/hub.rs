@@ -138,17 +138,24 @@ impl Hub {
         self.see("eras");
     }
 
-    /// A server has ended.
-    pub fn see_off(&mut self, server: usize, said_bye: bool) {
+    /// A server has ended in its own time: the others have heard of every member that left.
+    pub fn check_deserted(&self, server: usize) {
+        let left = &self.ends[server].known[server];
+        assert!(
+            left.is_empty(),
+            "server {server} has ended without telling of all leaves: {left:?}"
+        );
+        let open: Vec<_> = self.ends[server].rooms.keys().collect();
+        assert!(open.is_empty(), "server {server} has ended, and has not closed {open:?}");
+    }
+
+    /// A server says farewell, or is silent for too long.
+    pub fn see_off(&mut self, server: usize) {
         let end = &mut self.ends[server];
         end.gone = true;
         end.incoming.clear();
         end.outbox.clear();
         end.asking.clear();
-        let left = end.known[server].values().map(|crowd| crowd.members).sum::<usize>();
-        if !said_bye {
-            assert_eq!(left, 0, "server {server} has ended without telling of all leaves");
-        }
         for (key, crowd) in std::mem::take(&mut self.ends[server].known[server]) {
             for user in crowd.users {
                 let key = key.clone();
