@@ -77,6 +77,7 @@ pub struct Hub {
     /// Joins and leaves of an outage.
     waiting: Vec<(usize, Incoming)>,
     closed: bool,
+    is_slow: bool,
     random: Rng,
     /// See [`Sights`].
     pub sights: Sights,
@@ -103,6 +104,7 @@ impl Hub {
             epochs: Epochs::new(seed, u16::MAX),
             waiting: Vec::new(),
             closed: false,
+            is_slow: seed.is_multiple_of(2),
             random: Rng::with_seed(seed),
             sights: Sights::new(),
         };
@@ -125,6 +127,11 @@ impl Hub {
         } else {
             self.see("outages");
         }
+    }
+
+    /// Whether the broker takes its time.
+    pub fn is_slow(&self) -> bool {
+        self.is_slow
     }
 
     /// Whether the breakers let messages through.
@@ -188,13 +195,14 @@ impl Hub {
         let count = self.ends.len();
         let first = self.random.usize(0..count);
         for server in (first..first + count).map(|at| at % count) {
-            let kinds = self.random.usize(0..4);
+            // A slow broker delivers when nobody has anything to tell it.
+            let kinds = if self.is_slow { 2 } else { self.random.usize(0..4) };
             for kind in (kinds..kinds + 4).map(|kind| kind % 4) {
                 let done = match kind {
-                    0 => self.take(server),
+                    0 => self.push_on(server),
                     1 => self.deliver(server),
-                    2 => self.answer(server),
-                    _ => self.push_on(server),
+                    2 => self.take(server),
+                    _ => self.answer(server),
                 };
                 if let Some(shard) = done {
                     return Some((server, shard));
