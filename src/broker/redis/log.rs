@@ -22,37 +22,37 @@ use crate::bridge::Place;
 use crate::limits::PARTITIONS;
 use crate::room::epoch::{Epoch, Epochs};
 
-/// Entries that a partition's log keeps at least: beyond them the oldest go (`MAXLEN ~`). A box
+/// Entries that a partition's log keeps, if they are not too old: beyond them the oldest go. A box
 /// that was away for longer than this much talk misses the rest, and sees it by the senders'
 /// sequences.
 const LOG_ENTRIES: usize = 65_536;
 /// Least that a room's numbering outlives its last message: a new one costs every member a
 /// `joined`.
 const ROOM_KEEP_MIN: Duration = Duration::from_secs(24 * 60 * 60);
-/// Least that a log outlives its last message: a box must be able to come back.
+/// Least that a log keeps a message, and outlives its last one: a box must be able to come back.
 const LOG_KEEP_MIN: Duration = Duration::from_secs(60);
 
 /// KEYS: the log, then the room of each message. ARGV: an epoch for rooms that have none, keep of a
 /// room and of the log (ms), entries, then the envelope of each message.
 const SAY: &str = r"
-local log, epochs = KEYS[1], {}
+local log, rooms = KEYS[1], {}
 for i = 2, #KEYS do
-  local room = KEYS[i]
-  local epoch = epochs[room]
-  if not epoch then
-    epoch = redis.call('HGET', room, 'e')
-    if not epoch then
-      epoch = ARGV[1]
-      redis.call('HSET', room, 'e', epoch, 'n', 0)
-    end
-    epochs[room] = epoch
+  local key = KEYS[i]
+  local room = rooms[key]
+  if not room then
+    local known = redis.call('HMGET', key, 'e', 'n')
+    room = { e = known[1] or ARGV[1], n = tonumber(known[2]) or 0 }
+    rooms[key] = room
   end
-  local offset = redis.call('HINCRBY', room, 'n', 1)
-  redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', 'p', epoch, 'n', offset, 'e', ARGV[i + 3])
+  room.n = room.n + 1
+  redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', 'p', room.e, 'n', room.n, 'e', ARGV[i + 3])
 end
-for room in pairs(epochs) do
-  redis.call('PEXPIRE', room, ARGV[2])
+for key, room in pairs(rooms) do
+  redis.call('HSET', key, 'e', room.e, 'n', room.n)
+  redis.call('PEXPIRE', key, ARGV[2])
 end
+local now = redis.call('TIME')
+redis.call('XTRIM', log, 'MINID', '~', string.format('%.0f', now[1] * 1000 - ARGV[3]))
 redis.call('PEXPIRE', log, ARGV[3])
 return #KEYS - 1
 ";
