@@ -126,3 +126,25 @@ fn a_server_that_hangs_takes_no_batch_and_no_connection_and_is_noticed() {
         });
     }
 }
+
+#[test]
+fn a_server_that_lost_its_latest_entries_says_none_of_the_others_again() {
+    let redis = Redis::start();
+    on_bridge(async {
+        let one = Box::new(1, options(&redis.url(), Delivery::Ordered));
+        let session = one.connect().await;
+        for number in 1..=3 {
+            publish(&*session, &[one.says("lobby", number)]).await;
+        }
+        one.heard.next(3).await;
+        drop(session);
+        // As after a crash before it was written down.
+        let log = format!("{{ringhall:{:02}}}:log", partition("lobby"));
+        let lose = "local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]
+            return redis.call('XDEL', KEYS[1], last)";
+        redis.command(&["EVAL", lose, "1", &log]);
+        let session = one.connect_again().await;
+        publish(&*session, &[one.says("lobby", 4)]).await;
+        assert_eq!(one.heard.next(1).await[0].sequence(), 4);
+    });
+}
