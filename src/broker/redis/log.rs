@@ -168,7 +168,8 @@ impl Log {
     /// From where a partition is read in this session, given the last entry that its log has.
     ///
     /// `true`: it is another log than before, and is read from its start. One that came back
-    /// shorter, but ends with an entry that was taken, is the same: what it kept is not heard again.
+    /// shorter, but ends with an entry that was taken, is the same: what it kept is not heard
+    /// again.
     pub fn begin(&self, partition: usize, last: Option<EntryId>) -> bool {
         let position = &mut self.positions.borrow_mut()[partition];
         let last = last.unwrap_or_default();
