@@ -22,6 +22,8 @@ pub mod peers;
 pub mod presence;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod run;
 mod secrets;
 mod shared;
@@ -145,6 +147,10 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
     let scheme = options.url.split("://").next().unwrap_or_default();
     // An arm an engine, each behind its feature.
     match scheme {
+        "" => Err(BrokerError("broker.url is empty".to_owned())),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+        | "rediss+sentinel" => redis::engine(options),
         #[cfg(feature = "nats")]
         "nats" | "tls" => nats::engine(options),
         #[cfg(feature = "rabbitmq")]

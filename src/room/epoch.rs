@@ -9,12 +9,12 @@
 pub struct Epoch(Box<str>);
 
 impl Epoch {
-    /// The name that a broker's log has; `None` where it is not 1 to 32 ASCII letters and digits.
+    /// A name that came from elsewhere; `None` where it is none: 1 to 32 ASCII letters and digits.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        let is_name =
-            (1..=32).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        is_name.then(|| Self(name.into()))
+    pub fn parse(name: &str) -> Option<Self> {
+        let fits = (1..=32).contains(&name.len());
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        (fits && plain).then(|| Self(name.into()))
     }
 
     /// The name as it is sent.
@@ -72,10 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_from_elsewhere_is_letters_and_digits() {
-        assert_eq!(Epoch::named("n18a").as_ref().map(Epoch::as_str), Some("n18a"));
-        for wrong in ["", "a b", "a\"", "ä", &"a".repeat(33)] {
-            assert_eq!(Epoch::named(wrong), None, "{wrong}");
+    fn a_name_from_elsewhere_is_1_to_32_letters_and_digits() {
+        let longest = "a".repeat(32);
+        for name in ["7", "s1n2", &longest] {
+            assert_eq!(Epoch::parse(name).as_ref().map(Epoch::as_str), Some(name));
+        }
+        for name in ["", "a-b", "\u{e9}", &format!("{longest}a")] {
+            assert_eq!(Epoch::parse(name), None, "{name:?}");
         }
     }
 

@@ -287,7 +287,7 @@ impl Position {
 }
 
 fn epoch_of(created: u64) -> Epoch {
-    Epoch::named(&format!("n{created:x}")).unwrap_or_default()
+    Epoch::parse(&format!("n{created:x}")).unwrap_or_default()
 }
 
 async fn read(
