@@ -128,6 +128,7 @@ pub fn batches() -> u64 {
 }
 
 /// Says how fast so many batches went.
+#[expect(clippy::print_stdout, reason = "for whoever runs the test by hand")]
 pub fn tell_pace(what: &str, batches: u64, since: Instant) {
     let per_second = Duration::from_secs(batches * 256).div_duration_f64(since.elapsed());
     println!("{what}: {per_second:.0} messages/s");
