@@ -46,7 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
     ("config", &["bridge"]),
     ("probe", &[]),
-    ("broker", &["room", "bridge", "mesh"]),
+    ("broker", &["room", "bridge", "mesh", "config"]),
     (
         "server",
         &[
@@ -85,7 +85,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc", &["uring"]),
     ("memchr", &["http", "room"]),
     ("mimalloc", &["main"]),
-    ("percent-encoding", &["http", "control"]),
+    ("percent-encoding", &["http", "control", "broker"]),
     ("futures-util", &["broker"]),
     ("redis", &["broker"]),
     (

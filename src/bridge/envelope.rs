@@ -60,7 +60,7 @@ pub enum Body<'a> {
     /// Who is in one room of the sender, in answer to `Ask`.
     Snapshot(Snapshot<'a>),
     /// The sender lives.
-    Heartbeat(Heartbeat<'a>),
+    Heartbeat(Box<Heartbeat<'a>>),
     /// The sender wants that node's snapshot: it has missed something.
     Ask(Node),
     /// The sender ends.
@@ -286,7 +286,7 @@ pub fn read(bytes: &[u8]) -> Result<Envelope<'_>, Unreadable> {
         SAID => Body::Said(reader.said()?),
         CROSSED => Body::Crossed(reader.crossed()?),
         SNAPSHOT => Body::Snapshot(reader.snapshot()?),
-        HEARTBEAT => Body::Heartbeat(reader.heartbeat()?),
+        HEARTBEAT => Body::Heartbeat(Box::new(reader.heartbeat()?)),
         ASK => Body::Ask(reader.node()?),
         BYE => Body::Bye,
         PROBE => Body::Probe,
@@ -409,7 +409,7 @@ mod tests {
             (said(&raw), Body::Said(raw)),
             (crossed(&came), Body::Crossed(came)),
             (snapshot(&rooms), Body::Snapshot(rooms)),
-            (heartbeat(&life), Body::Heartbeat(life)),
+            (heartbeat(&life), Body::Heartbeat(Box::new(life))),
             (ask(NODE), Body::Ask(NODE)),
             (bye(), Body::Bye),
             (probe(), Body::Probe),

@@ -4,6 +4,8 @@
 //! Out:   the same without passwords and tokens.
 //! Never: shows what stands before the last `@`, but for the name of a user who has a password.
 
+use crate::config::shown_url;
+
 /// What stands in place of a secret.
 const SHOWN: &str = "***";
 /// Shorter secrets are not looked for in texts: they stand in every second word.
@@ -26,29 +28,23 @@ impl Secrets {
     /// Of a URL that has been checked.
     #[must_use]
     pub fn of(url: &str) -> Self {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        let (rest, query) = rest.split_once('?').map_or((rest, None), |(a, b)| (a, Some(b)));
+        let (rest, query) = url.split_once('?').map_or((url, None), |(a, b)| (a, Some(b)));
         let mut secrets = Vec::new();
-        let shown = match rest.rsplit_once('@') {
-            None => format!("{scheme}://{rest}"),
-            Some((user, hosts)) => {
-                secrets.push(user.to_owned());
-                match user.split_once(':') {
-                    Some((name, password)) => {
-                        secrets.push(password.to_owned());
-                        format!("{scheme}://{name}:{SHOWN}@{hosts}")
-                    }
-                    None => format!("{scheme}://{SHOWN}@{hosts}"),
-                }
-            }
-        };
-        let shown = if query.is_some() { format!("{shown}?{SHOWN}") } else { shown };
-        secrets.extend(query.map(str::to_owned));
+        if let Some((user, _)) = rest.rsplit_once('@') {
+            let user = user.split_once("://").map_or(user, |(_, user)| user);
+            secrets.push(user.to_owned());
+            secrets.extend(user.split_once(':').map(|(_, password)| password.to_owned()));
+            // Each host of a list may have its own.
+            let each = user.split('@').filter_map(|part| part.rsplit(':').next());
+            secrets.extend(each.map(str::to_owned));
+        }
+        let values = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        secrets.extend(values.map(|(_, value)| value.to_owned()));
         secrets.push(url.to_owned());
         secrets.retain(|secret| secret.len() >= SEARCHED_BYTES_MIN);
         // The longest first: a part of it would leave the rest standing.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self { shown, secrets }
+        Self { shown: shown_url(url), secrets }
     }
 
     /// The URL, to be shown.

@@ -227,7 +227,7 @@ impl Core {
         unplaced: &Unplaced,
         goes: bool,
     ) {
-        let (lanes, keeps_speakers) = (self.lanes(), self.bridge.delivery == Delivery::Ordered);
+        let lanes = self.lanes();
         let (mut taken, mut before) = (0, None);
         while before != Some(taken) && taken < MAILS_AT_A_TIME {
             before = Some(taken);
@@ -237,22 +237,26 @@ impl Core {
                 }
                 let Some(mail) = self.bridge.take(shard) else { continue };
                 taken += 1;
-                match cluster.take(shard, mail, goes, &lanes) {
-                    Taken::Message(parcel, speaker) => {
-                        batch.push(parcel);
-                        if keeps_speakers {
-                            batch.speakers.push(speaker);
-                        }
-                    }
-                    Taken::Dropped => self.bridge.count_dropped(),
-                    Taken::Refused => self.bridge.count_rejected(),
-                    Taken::Unplaced(key, hall) => {
-                        unplaced.rooms.borrow_mut().push_back((key, hall));
-                        unplaced.news.notify_one();
-                    }
-                    Taken::Noted => {}
+                self.sort(cluster.take(shard, mail, goes, &lanes), batch, unplaced);
+            }
+        }
+    }
+
+    fn sort(&self, taken: Taken, batch: &mut Batch, unplaced: &Unplaced) {
+        match taken {
+            Taken::Message(parcel, speaker) => {
+                batch.push(parcel);
+                if self.bridge.delivery == Delivery::Ordered {
+                    batch.speakers.push(speaker);
                 }
             }
+            Taken::Dropped => self.bridge.count_dropped(),
+            Taken::Refused => self.bridge.count_rejected(),
+            Taken::Unplaced(key, hall) => {
+                unplaced.rooms.borrow_mut().push_back((key, hall));
+                unplaced.news.notify_one();
+            }
+            Taken::Noted => {}
         }
     }
 

@@ -5,6 +5,7 @@
 //! Never: makes a configuration that `config/check.rs` would refuse for its relations (its ranges
 //!        are left on purpose: small bounds are hit more often).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -142,13 +143,17 @@ impl Plan {
         self.reloads.iter().chain([&self.limits])
     }
 
-    /// Names for the rooms. A name's home depends on the process's secret, which is random: so
-    /// that the seed decides, a name is drawn until it lives where the seed wants it. A raw room
-    /// behind a JSON room, or a JSON room behind a raw one, has its name: they are two rooms all
-    /// the same.
-    pub fn room_names(&self, shared: &Shared) -> Vec<RoomKey> {
+    /// Names for the rooms of one server or several. A name's home depends on the process's secret,
+    /// which is random: so that the seed decides, a name is drawn until it lives where the seed
+    /// wants it. A raw room behind a JSON room, or a JSON room behind a raw one, has its name: they
+    /// are two rooms all the same.
+    pub fn room_names(&self, servers: &[Arc<Shared>]) -> Vec<RoomKey> {
         let lives = |mode: Mode, name: &str, wanted: usize| {
-            shared.home(&RoomKey { mode, name: name.into() }).index() == wanted
+            let key = RoomKey { mode, name: name.into() };
+            let lives = |shared: &Arc<Shared>| {
+                shared.home(&key).index() == wanted % shared.neighbours.len()
+            };
+            servers.iter().all(lives)
         };
         let mut keys: Vec<RoomKey> = Vec::new();
         let mut rooms = self.rooms.iter().peekable();
