@@ -274,11 +274,8 @@ impl Kind {
                 let all = addresses(given)?;
                 let list = all.iter().map(|a| quoted(&a.to_string())).collect::<Vec<_>>();
                 set(config, all);
-                Ok(if let [one] = &list[..] {
-                    one.clone()
-                } else {
-                    format!("[{}]", list.join(", "))
-                })
+                let all = list.join(", ");
+                Ok(if list.len() == 1 { all } else { format!("[{all}]") })
             }
             Self::Address(set) => {
                 let one = address(&given.text().ok_or_else(Fault::other)?)?;
@@ -317,21 +314,20 @@ impl Kind {
             Self::Words(words) => read_word(words, given, config),
             Self::Secret(set) => {
                 let secret = secret(given)?;
-                let text = secret.as_ref().map_or("none", Secret::expose).to_owned();
+                let text = quoted(secret.as_ref().map_or("none", Secret::expose));
                 set(config, secret);
-                Ok(quoted(&text))
+                Ok(text)
             }
             Self::Broker(set) => {
                 let url = broker(given)?;
-                let text = url.as_ref().map_or("none", BrokerUrl::expose).to_owned();
+                let text = quoted(url.as_ref().map_or("none", BrokerUrl::expose));
                 set(config, url);
-                Ok(quoted(&text))
+                Ok(text)
             }
             Self::Name(set) => {
                 let name = name(given)?;
-                let text = quoted(&name);
-                set(config, name);
-                Ok(text)
+                set(config, name.clone());
+                Ok(quoted(&name))
             }
             Self::File(set) | Self::Folder(set) => {
                 let (path, text) = path(given)?;
