@@ -10,6 +10,7 @@
 
 mod listeners;
 mod local;
+mod neighbours;
 mod pair;
 
 use std::io;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use crate::Options;
 use crate::broker::{Broker, Kind};
 use crate::report::Report;
+use neighbours::Neighbours;
 use pair::{Costs, Pair};
 
 /// Rooms: enough for every partition to have some.
@@ -54,11 +56,12 @@ pub fn run(options: &Options) -> io::Result<Report> {
 }
 
 fn say_latency(report: &mut Report, pair: &mut Pair, seconds: Duration) -> io::Result<()> {
-    let name = pair.broker;
+    let (name, neighbours) = (pair.broker, Neighbours::watch()?);
     let took = pair.speak_at(RATE, seconds)?;
     let named = |what: &str| format!("{name}: {what} at {RATE} messages a second");
     report.figure(&named("p99"), took.p99, "us from box to box");
     report.figure(&named("p99.9"), took.p999, "us from box to box");
+    report.figure(&format!("{name}: the box was busy with others"), neighbours.percent()?, "%");
     let what = format!("{} <= {P50_MICROS_MAX} us", named("p50"));
     report.check(&what, took.p50 <= P50_MICROS_MAX, format_args!("{:.0}", took.p50));
     Ok(())
