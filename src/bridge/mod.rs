@@ -512,17 +512,6 @@ mod tests {
         assert_eq!(verdict(Delivery::Ordered), Verdict::Refused);
     }
 
-    /// So many small messages put into the lane, or large ones posted alone.
-    fn fill(end: &mut BridgeEnd, messages: usize, bytes: usize) {
-        for _ in 0..messages {
-            assert_eq!(end.verdict(), Verdict::Goes);
-            end.post(said(bytes));
-            if bytes == 1 {
-                end.flush();
-            }
-        }
-    }
-
     #[test]
     fn a_full_lane_follows_the_overflow() {
         for (overflow, then) in
@@ -532,7 +521,10 @@ mod tests {
                 let bridge = bridge(Delivery::LocalFirst, overflow);
                 bridge.set_closed(true);
                 let mut end = BridgeEnd::new(bridge.clone(), SHARD);
-                fill(&mut end, messages, bytes);
+                for _ in 0..messages {
+                    assert_eq!(end.verdict(), Verdict::Goes);
+                    end.post(said(bytes));
+                }
                 assert_eq!(end.verdict(), then, "posted already, under way or not");
                 end.flush();
                 assert_eq!(end.verdict(), then);
