@@ -46,7 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
     ("config", &["bridge"]),
     ("probe", &[]),
-    ("broker", &["room", "bridge", "mesh", "config"]),
+    ("broker", &["ws", "room", "bridge", "mesh", "config"]),
     (
         "server",
         &[

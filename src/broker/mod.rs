@@ -166,3 +166,6 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;
