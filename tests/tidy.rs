@@ -28,6 +28,7 @@ const MODULES: &[(&str, &[&str])] = &[
     // Bytes in and out.
     ("uring", &[]),
     ("net", &[]),
+    ("proxy", &[]),
     // Head and frame.
     ("http", &[]),
     ("ws", &[]),
@@ -40,18 +41,18 @@ const MODULES: &[(&str, &[&str])] = &[
     ("fanout", &["ws", "conn", "room", "protocol"]),
     ("mesh", &["ws", "room"]),
     ("bridge", &["ws", "room", "mesh"]),
-    ("shard", &["http", "ws", "conn", "room", "protocol", "fanout", "mesh", "bridge"]),
+    ("shard", &["proxy", "http", "ws", "conn", "room", "protocol", "fanout", "mesh", "bridge"]),
     // The cold half.
-    ("control", &["http"]),
+    ("control", &["proxy", "http"]),
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
-    ("config", &["bridge"]),
+    ("config", &["proxy", "bridge"]),
     ("probe", &[]),
     ("broker", &["room", "bridge", "mesh"]),
     (
         "server",
         &[
-            "uring", "net", "http", "conn", "room", "mesh", "bridge", "shard", "control", "host",
-            "config", "probe", "broker",
+            "uring", "net", "proxy", "http", "conn", "room", "mesh", "bridge", "shard", "control",
+            "host", "config", "probe", "broker",
         ],
     ),
     ("bench", &["uring", "ws", "probe"]),

@@ -394,8 +394,7 @@ mod tests {
             user: "ann",
             content: b"{\"a\":1}",
         };
-        let raw =
-            Said { mode: Mode::Raw, opcode: Opcode::Binary, content: &[0, 255], ..words };
+        let raw = Said { mode: Mode::Raw, opcode: Opcode::Binary, content: &[0, 255], ..words };
         let came = Crossed { joined: true, whole: true, members: 3, room: "r", user: "u" };
         let rooms = Snapshot { last: true, room: "r", members: 2, users: vec!["a", "b"] };
         let mut sequences = [0; PARTITIONS];

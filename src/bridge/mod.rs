@@ -489,9 +489,8 @@ mod tests {
 
     #[test]
     fn an_outage_keeps_messages_here_or_refuses_them() {
-        let verdict = |delivery| {
-            BridgeEnd::new(bridge(delivery, Overflow::Reject), SHARD).verdict()
-        };
+        let verdict =
+            |delivery| BridgeEnd::new(bridge(delivery, Overflow::Reject), SHARD).verdict();
         assert_eq!(verdict(Delivery::LocalFirst), Verdict::StaysHere);
         assert_eq!(verdict(Delivery::Ordered), Verdict::Refused);
     }

@@ -109,6 +109,17 @@ pub(super) static COMBINATIONS: &[Combination] = &[
             )
         },
     },
+    Combination {
+        keys: &["server.proxy_protocol", "server.trusted_proxies"],
+        broken: |c| {
+            unless(
+                !c.proxy_protocol || !c.trusted_proxies.is_empty(),
+                "a PROXY protocol header is believed from trusted proxies alone, and none is \
+                 named: set server.trusted_proxies to their addresses, or server.proxy_protocol \
+                 = false",
+            )
+        },
+    },
     Combination { keys: &["admin.listen", "admin.key"], broken: admin_off_loopback },
     Combination { keys: &["server.listen", "admin.listen"], broken: same_address },
     Combination { keys: &["static.dir"], broken: unreadable_folder },

@@ -5,6 +5,7 @@
 //! Never: depends on anything but the input.
 
 pub mod http_head;
+pub mod proxy_header;
 pub mod utf8_stream;
 pub mod ws_message;
 mod ws_reference;
