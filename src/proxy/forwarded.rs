@@ -38,7 +38,6 @@ fn parse(element: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::super::Front;
-    use super::*;
 
     /// The client by these lines of the header, where 10.0.0.0/8 and fd00::/8 are trusted.
     fn client(peer: &str, lines: &[&str]) -> String {

@@ -5,8 +5,8 @@
 //! Never: believes what comes from an address that `server.trusted_proxies` does not name.
 //!
 //! # Invariants
-//! - A client is counted once: at accept where the peer is the client, behind the PROXY header where
-//!   that names it, else when the request head is there.
+//! - A client is counted once: at accept where the peer is the client, behind the PROXY header
+//!   where that names it, else when the request head is there.
 
 use std::net::IpAddr;
 
