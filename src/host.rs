@@ -156,6 +156,7 @@ async fn sleep(
     let (bell, neighbour) = (shared.mesh.bell(id), shared.neighbour(id));
     bell.fall_asleep();
     let has_news = shared.mesh.has_mail(id)
+        || shard.state.has_bridge_mail()
         || !neighbour.orders.is_empty()
         || !lobby.returned.borrow().is_empty();
     if has_news || !shard.io.prepare_sleep() {

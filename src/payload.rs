@@ -26,6 +26,8 @@ pub struct FrameMark {
     pub offset: u64,
     /// Who said it: a member with `echo=false` is not sent its own frames.
     pub speaker: Option<ConnKey>,
+    /// No reader may miss it, however slow: what comes behind it means nothing without.
+    pub kept: bool,
 }
 
 /// Frames that were encoded one behind the other.
@@ -40,7 +42,12 @@ pub struct Batch {
 impl Batch {
     /// Marks everything behind the last mark as one frame.
     pub fn mark(&mut self, offset: u64, speaker: Option<ConnKey>) {
-        self.frames.push(FrameMark { end: self.len(), offset, speaker });
+        self.frames.push(FrameMark { end: self.len(), offset, speaker, kept: false });
+    }
+
+    /// Marks everything behind the last mark as one frame that no reader may miss.
+    pub fn mark_kept(&mut self) {
+        self.frames.push(FrameMark { end: self.len(), offset: 0, speaker: None, kept: true });
     }
 
     /// Length in bytes. A batch is bounded far below 4 GiB by the limits on messages and ticks.

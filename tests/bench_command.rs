@@ -312,6 +312,11 @@ fn what_makes_no_sense_is_bad_usage() {
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(!output.stderr.is_empty(), "{wrong:?}");
     }
+    let url = format!("ws://{address}");
+    let nothing = ["bench", "echo", "--url", &url, "--seconds", "0"];
+    let output = Server::command().args(nothing).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("more than 0"), "{}", text(&output.stderr));
     let output = Server::command().args(["bench", "echo", "--url", "http://x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("ws://HOST:PORT"));

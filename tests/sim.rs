@@ -9,16 +9,22 @@ mod chaos;
 mod check;
 #[path = "sim/client.rs"]
 mod client;
+#[path = "sim/cluster.rs"]
+mod cluster;
 #[path = "sim/descriptors.rs"]
 mod descriptors;
 #[path = "sim/host.rs"]
 mod host;
+#[path = "sim/hub.rs"]
+mod hub;
 #[path = "sim/kernel.rs"]
 mod kernel;
 #[path = "sim/log.rs"]
 mod log;
 #[path = "sim/oracle.rs"]
 mod oracle;
+#[path = "sim/oracle_cluster.rs"]
+mod oracle_cluster;
 #[path = "sim/oracle_raw.rs"]
 mod oracle_raw;
 #[path = "sim/oracle_users.rs"]
@@ -73,6 +79,17 @@ const KNOWN: &[u64] = &[
     3,   // a peer that ends its stream is sent what waits for it
     309, // an upgrade that plain HTTP has answered and that finds no slot is told
 ];
+/// What clusters have to come to, all together.
+const SIGHTS: &[&str] = &[
+    "outages",
+    "eras",
+    "lanes full",
+    "said while opening",
+    "opened with others there",
+    "refused by the broker",
+    "unavailable",
+    "renumbered",
+];
 /// Seeds among which each planted bug has to be noticed.
 const PLANT_SEEDS: u64 = 60;
 
@@ -109,22 +126,59 @@ fn every_seed_keeps_the_invariants() {
         run::run(seed, None, true);
         return;
     }
-    name_seeds_in_panics();
     let count = number("SIM_SEEDS").unwrap_or(SEEDS);
     let seeds: Vec<_> = KNOWN.iter().copied().chain(1..=count).collect();
+    let tallies = run_all(&seeds, "every_seed", |seed| run::run(seed, None, false));
+    if count >= SEEDS {
+        check_coverage(&tallies);
+    }
+}
+
+/// The same of several servers with a broker between them.
+#[test]
+fn every_cluster_keeps_the_invariants() {
+    if let Some(seed) = number("SIM_SEED") {
+        cluster::run(seed, true);
+        return;
+    }
+    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds: Vec<_> = (1..=count).collect();
+    let seen = run_all(&seeds, "every_cluster", |seed| cluster::run(seed, false));
+    if count >= SEEDS {
+        let sum = |what: &str| seen.iter().filter_map(|seen| seen.get(what)).sum::<u64>();
+        let told: String = SIGHTS.iter().map(|what| format!(" {what}: {},", sum(what))).collect();
+        let _ = writeln!(std::io::stderr(), "all clusters together:{told}");
+        for what in SIGHTS {
+            assert!(sum(what) > 0, "no cluster ever came to this: {what}; widen the simulation");
+        }
+    }
+}
+
+/// Runs all seeds on all cores; what each has given. A panic names the seeds that failed.
+fn run_all<T: Send>(seeds: &[u64], test: &str, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    name_seeds_in_panics();
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    let done: Vec<Done> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&seeds, &next))).collect();
-        workers.into_iter().map(|worker| worker.join().expect("panics are caught")).collect()
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let seed = usize::try_from(at).ok().and_then(|at| seeds.get(at));
+            let Some(&seed) = seed else { return done };
+            SEED.set(seed);
+            done.push(catch_unwind(AssertUnwindSafe(|| run(seed))).map_err(|_| seed));
+        }
+    };
+    let done: Vec<Result<T, u64>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let done = workers.into_iter().map(|worker| worker.join().expect("panics are caught"));
+        done.flatten().collect()
     });
-    let failed: Vec<u64> = done.iter().flat_map(|done| done.failed.clone()).collect();
-    let replay = |seed: &u64| format!("\n  SIM_SEED={seed} cargo test --test sim every_seed");
+    let failed: Vec<u64> = done.iter().filter_map(|done| done.as_ref().err()).copied().collect();
+    let replay = |seed: &u64| format!("\n  SIM_SEED={seed} cargo test --test sim {test}");
     let replays: String = failed.iter().map(replay).collect();
     assert!(failed.is_empty(), "{} of {} seeds failed:{replays}", failed.len(), seeds.len());
-    if count >= SEEDS {
-        check_coverage(&done);
-    }
+    done.into_iter().filter_map(Result::ok).collect()
 }
 
 /// The invariants can fail: each of these bugs, planted once in a run, is noticed.
@@ -153,27 +207,6 @@ fn planted_bugs_are_noticed() {
     PLANTED.set(false);
 }
 
-/// What one thread has run.
-#[derive(Default)]
-struct Done {
-    failed: Vec<u64>,
-    tally: Tally,
-}
-
-fn work(seeds: &[u64], next: &AtomicU64) -> Done {
-    let mut done = Done::default();
-    loop {
-        let at = next.fetch_add(1, Ordering::Relaxed);
-        let Some(&seed) = usize::try_from(at).ok().and_then(|at| seeds.get(at)) else { break };
-        SEED.set(seed);
-        match catch_unwind(AssertUnwindSafe(|| run::run(seed, None, false))) {
-            Ok(tally) => add(&mut done.tally, &tally),
-            Err(_) => done.failed.push(seed),
-        }
-    }
-    done
-}
-
 fn add(sum: &mut Tally, more: &Tally) {
     for (sum, more) in sum.iter_mut().zip(more) {
         sum.resize(more.len(), 0);
@@ -182,7 +215,7 @@ fn add(sum: &mut Tally, more: &Tally) {
 }
 
 /// A simulation that never comes to some corner of the server proves nothing about it.
-fn check_coverage(done: &[Done]) {
+fn check_coverage(tallies: &[Tally]) {
     /// Gauges, back at zero; what no client of the simulation does; what must not happen.
     const NEVER: &[&str] = &[
         "connections",
@@ -194,7 +227,7 @@ fn check_coverage(done: &[Done]) {
         "internal",
     ];
     let mut sum = Tally::default();
-    done.iter().for_each(|done| add(&mut sum, &done.tally));
+    tallies.iter().for_each(|tally| add(&mut sum, tally));
     let [counters, closed, refused] = &sum;
     let closes = Disconnect::ALL.iter().map(|reason| reason.row().label).zip(closed);
     let refusals = refusal::ALL.iter().map(|kind| kind.code()).zip(refused);

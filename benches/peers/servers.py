@@ -18,10 +18,13 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+# Relative ones are seen from the project's root, where everything is built.
+TARGET = (ROOT / os.environ.get("CARGO_TARGET_DIR", "target")).resolve()
 BUILT = TARGET / "peers"
-BINARY = Path(os.environ.get("RINGHALL_BIN", TARGET / "release" / "ringhall"))
+BINARY = Path(os.environ.get("RINGHALL_BIN", TARGET / "release" / "ringhall")).resolve()
 OURS = "ringhall"
+# Where Rust's tools stand that a bare environment does not name.
+TOOLS = [Path.home() / ".cargo" / "bin", Path("/usr/local/cargo/bin")]
 START_SECONDS_MAX = 20
 STOP_SECONDS_MAX = 5
 # So many looks at its memory, a fiftieth of a second apart, have to show the same.
@@ -46,9 +49,20 @@ class ServerError(Exception):
 def build(peers):
     """Builds ours, unless RINGHALL_BIN names one, and the peers."""
     if "RINGHALL_BIN" not in os.environ:
-        subprocess.run(["cargo", "build", "--quiet", "--locked", "--release"], cwd=ROOT, check=True)
+        made("the server", "cargo", "build", "--quiet", "--locked", "--release")
     if peers:
-        subprocess.run([ROOT / "benches" / "peers" / "build", *peers], check=True)
+        made("the peers", str(ROOT / "benches" / "peers" / "build"), *peers)
+
+
+def made(what, *words):
+    """Runs a command that builds something; what it says goes to the terminal."""
+    path = ":".join([os.environ.get("PATH", "/usr/bin:/bin"), *map(str, TOOLS)])
+    try:
+        done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PATH": path}, check=False)
+    except OSError as error:
+        raise ServerError(f"{what} cannot be built: {words[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        raise ServerError(f"{what} cannot be built: {' '.join(words)} ended with {done.returncode}")
 
 
 def ours(first, flags):
@@ -113,17 +127,26 @@ class Server:
         self.pid = self.process.pid
 
     def __enter__(self):
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            # It has a session of its own: nobody else would end it.
+            self.end()
+            raise
+        return self
+
+    def wait_until_ready(self):
+        """Waits until it takes connections."""
         end = time.monotonic() + START_SECONDS_MAX
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 if self.has_admin:
                     self.asked("ready")
-                return self
+                return
             except OSError:
                 pass
             if self.process.poll() is not None or time.monotonic() > end:
-                self.end()
                 raise ServerError(f"{self.name} does not start:\n{self.last_words()}")
             time.sleep(0.01)
 

@@ -1,7 +1,12 @@
 """What the figures, the tables and the chart make of runs that are known."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
+import time
 import unittest
 import xml.dom.minidom
 from dataclasses import replace
@@ -105,6 +110,18 @@ class Verdicts(unittest.TestCase):
         self.assertIsNone(trials.crossed({"said": 0}, {"said": 9}))
 
 
+    def test_latency_is_not_judged_where_the_generator_itself_was_late(self):
+        line = lines.open_loop(LINE, 700)
+        other = figures.Row("uws", value=1, p99=2000, generator=80.0)
+        for busy, word in ((99.4, figures.FAIL), (99.6, figures.NOTE)):
+            row = figures.Row("ringhall", value=1, p99=9000, generator=busy)
+            self.assertEqual(figures.verdicts(line, row, other)[1][0], word)
+        # In a closed loop a busy generator sends later, and is late for nothing.
+        row = figures.Row("ringhall", value=1, p99=9000, generator=100.0)
+        closed = replace(LINE, must=None, latency=("p99",))
+        self.assertEqual(figures.verdicts(closed, row, other)[1][0], figures.FAIL)
+
+
 class Lines(unittest.TestCase):
     def test_names_are_unique_and_a_quick_line_is_the_same_line(self):
         names = [line.name for line in lines.LINES]
@@ -147,6 +164,72 @@ class Trials(unittest.TestCase):
         self.assertEqual(lengths, [1, 2])
         plan.run = lambda line, name, longer: run(1) | {"operations": 0}
         self.assertIn("too busy", plan.run_undisturbed(LINE, "uws")["error"])
+
+
+    def test_what_cannot_be_built_is_said_in_a_sentence(self):
+        with self.assertRaisesRegex(servers.ServerError, "the peers cannot be built: no-such-tool"):
+            servers.made("the peers", "no-such-tool")
+        with self.assertRaisesRegex(servers.ServerError, "false ended with 1"):
+            servers.made("the peers", "false")
+
+
+class Commands(unittest.TestCase):
+    """The command as people run it, without a server that could be measured."""
+
+    def command(self, *words):
+        return [sys.executable, "-B", str(servers.ROOT / "benches/peers/run"), *words]
+
+    def start(self, *words):
+        # Ours ends at once: it is no server at all.
+        environment = os.environ | {"RINGHALL_BIN": shutil.which("false")}
+        return subprocess.Popen(
+            self.command("--no-build", "--peers", "none", "--only", "echo-1", *words),
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def test_what_makes_no_sense_is_bad_usage_and_says_what_does(self):
+        for words, said in (
+            (("--rounds", "0"), "a number from 1 on"), (("--seconds", "0"), "more than 0"),
+            (("--only", "nothing"), "there are: echo-1"), (("--peers", "iis"), "there are: uws"),
+            (("--variant", "x"), "NAME=COMMAND"), (("--generator", "no-such"), "is not there"),
+            (("--variant", "x=no-such {port}"), "is not there"),
+        ):  # fmt: skip
+            run = self.start(*words)
+            _, wrong = run.communicate(timeout=60)
+            self.assertEqual((run.returncode, said in wrong), (2, True), f"{words}: {wrong}")
+
+    def test_whoever_ends_it_ends_the_servers_that_it_has_started(self):
+        # It never takes a connection; the number tells it from any other sleep of the box.
+        seconds = 10_000_000 + os.getpid()
+        run = self.start("--variant", f"mute=sleep {seconds} {{port}}")
+        sleeper = self.wait_for(lambda: sleepers(seconds))
+        run.terminate()
+        said, _ = run.communicate(timeout=60)
+        self.assertEqual(run.returncode, 130)
+        self.assertIn("echo-1", said)
+        self.assertTrue(sleeper)
+        self.assertEqual(sleepers(seconds), [])
+
+    def wait_for(self, found):
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            if seen := found():
+                return seen
+            time.sleep(0.01)
+        self.fail("it did not come about within a minute")
+
+
+def sleepers(seconds):
+    """The processes that sleep so long."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (each / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[:2] == [b"sleep", b"%d" % seconds]:
+            found.append(int(each.name))
+    return found
 
 
 class Shown(unittest.TestCase):

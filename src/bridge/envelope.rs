@@ -9,7 +9,7 @@
 //!
 //!  Said       mode, opcode, shard (2), connection (8), room, user, content to the end
 //!  Crossed    crossing (0 joined, 1 left), whole, members (8), room, user to the end
-//!  Snapshot   last, room, members (8), users: each a name, to the end
+//!  Snapshot   part (4), last, room, members (8), users: each a name, to the end
 //!  Heartbeat  64 times the last sequence (8), the presence's (8), name to the end
 //!  Ask        node (8), incarnation (4)
 //!  Bye, Probe nothing
@@ -60,7 +60,7 @@ pub enum Body<'a> {
     /// Who is in one room of the sender, in answer to `Ask`.
     Snapshot(Snapshot<'a>),
     /// The sender lives.
-    Heartbeat(Heartbeat<'a>),
+    Heartbeat(Box<Heartbeat<'a>>),
     /// The sender wants that node's snapshot: it has missed something.
     Ask(Node),
     /// The sender ends.
@@ -104,6 +104,8 @@ pub struct Crossed<'a> {
 /// One room of a node's presence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot<'a> {
+    /// Which part it is, from 0: a part that was lost makes the others worthless.
+    pub part: u32,
     /// Nothing follows: rooms that were not named since the first part are empty.
     pub last: bool,
     /// The room; empty in a last part that names none.
@@ -215,7 +217,8 @@ pub fn crossed(crossed: &Crossed<'_>) -> Vec<u8> {
 #[must_use]
 pub fn snapshot(snapshot: &Snapshot<'_>) -> Vec<u8> {
     let users: usize = snapshot.users.iter().map(|user| user.len() + 1).sum();
-    let mut out = begin(SNAPSHOT, 10 + snapshot.room.len() + users);
+    let mut out = begin(SNAPSHOT, 14 + snapshot.room.len() + users);
+    out.extend_from_slice(&snapshot.part.to_le_bytes());
     out.push(snapshot.last.into());
     put_name(&mut out, snapshot.room);
     out.extend_from_slice(&snapshot.members.to_le_bytes());
@@ -283,7 +286,7 @@ pub fn read(bytes: &[u8]) -> Result<Envelope<'_>, Unreadable> {
         SAID => Body::Said(reader.said()?),
         CROSSED => Body::Crossed(reader.crossed()?),
         SNAPSHOT => Body::Snapshot(reader.snapshot()?),
-        HEARTBEAT => Body::Heartbeat(reader.heartbeat()?),
+        HEARTBEAT => Body::Heartbeat(Box::new(reader.heartbeat()?)),
         ASK => Body::Ask(reader.node()?),
         BYE => Body::Bye,
         PROBE => Body::Probe,
@@ -353,13 +356,14 @@ impl<'a> Reader<'a> {
     }
 
     fn snapshot(&mut self) -> Result<Snapshot<'a>, Unreadable> {
+        let part = u32::from_le_bytes(self.array()?);
         let last = self.byte()? != 0;
         let (room, members) = (self.text()?, self.number()?);
         let mut users = Vec::new();
         while !self.0.is_empty() {
             users.push(self.name()?);
         }
-        Ok(Snapshot { last, room, members, users })
+        Ok(Snapshot { part, last, room, members, users })
     }
 
     fn heartbeat(&mut self) -> Result<Heartbeat<'a>, Unreadable> {
@@ -396,7 +400,7 @@ mod tests {
         };
         let raw = Said { mode: Mode::Raw, opcode: Opcode::Binary, content: &[0, 255], ..words };
         let came = Crossed { joined: true, whole: true, members: 3, room: "r", user: "u" };
-        let rooms = Snapshot { last: true, room: "r", members: 2, users: vec!["a", "b"] };
+        let rooms = Snapshot { part: 7, last: true, room: "r", members: 2, users: vec!["a", "b"] };
         let mut sequences = [0; PARTITIONS];
         sequences[63] = u64::MAX;
         let life = Heartbeat { sequences, presence: 5, name: "box-1:8000" };
@@ -405,7 +409,7 @@ mod tests {
             (said(&raw), Body::Said(raw)),
             (crossed(&came), Body::Crossed(came)),
             (snapshot(&rooms), Body::Snapshot(rooms)),
-            (heartbeat(&life), Body::Heartbeat(life)),
+            (heartbeat(&life), Body::Heartbeat(Box::new(life))),
             (ask(NODE), Body::Ask(NODE)),
             (bye(), Body::Bye),
             (probe(), Body::Probe),

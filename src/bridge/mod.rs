@@ -74,7 +74,7 @@ pub enum Outbound {
         /// Members that the room has here now.
         members: usize,
     },
-    /// The room has been made here; [`Inbound::Placed`] answers, always.
+    /// The room has been made here; [`Inbound::Placed`] answers, unless `Close` comes first.
     Open {
         /// The room.
         key: RoomKey,
@@ -293,7 +293,7 @@ impl Bridge {
         self.closed.store(closed, Ordering::Relaxed);
     }
 
-    /// Waits until a shard has mail or [`Bridge::call`] is called; at once where it has.
+    /// Waits until a shard has mail; at once where it has. May be cancelled.
     pub async fn mail(&self) {
         loop {
             self.bell.fall_asleep();
@@ -313,12 +313,19 @@ impl Bridge {
     /// sequences are used up.
     #[must_use]
     pub fn take_skipped(&self, partition: usize) -> u64 {
-        self.skipped[partition].swap(0, Ordering::Relaxed)
+        let skipped = &self.skipped[partition];
+        // Nearly always none: a load is cheaper than an exchange.
+        if skipped.load(Ordering::Relaxed) == 0 { 0 } else { skipped.swap(0, Ordering::Relaxed) }
     }
 
     /// Counts a message that no other box will hear.
     pub fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a message that was taken and then refused.
+    pub fn count_rejected(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
     // --- anybody ---------------------------------------------------------------------------------
@@ -351,6 +358,12 @@ impl Bridge {
     #[must_use]
     pub fn inbound(&self) -> usize {
         self.inward.iter().map(|lane| lane.mails.len()).sum()
+    }
+
+    /// Shards that have lanes.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.outward.len()
     }
 
     /// Mails that one lane holds.

@@ -12,6 +12,17 @@
 //! - One batch is under way at a time, published as one pipeline: order is the order of the queue.
 //! - A message's sequence is used up whether or not it is handed over: others see what they miss.
 
+pub mod breaker;
+pub mod cluster;
+pub mod peers;
+pub mod presence;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod run;
+mod secrets;
+mod shared;
+pub mod status;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -21,6 +32,10 @@ use std::time::Duration;
 use crate::bridge::envelope::Node;
 use crate::bridge::{Delivery, Place};
 use crate::id::RoomKey;
+
+pub use run::{FLUSH_TIMEOUT, Running, Setup, start};
+pub use secrets::Secrets;
+pub use shared::{BATCH_BYTES, BATCH_MESSAGES, Ring};
 
 /// Longest that a connection to a broker may take, its subscriptions included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,4 +131,23 @@ pub struct Options {
     pub node: Node,
     /// `history.ttl` once it is there; how long an ordered log is kept at least.
     pub keep: Duration,
+}
+
+/// The engine that a URL's scheme names. It opens no connection yet.
+///
+/// # Errors
+/// What is wrong with the options, or that this binary has no such engine.
+pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
+    let scheme = options.url.split("://").next().unwrap_or_default();
+    // An arm an engine, each behind its feature.
+    match scheme {
+        "" => Err(BrokerError("broker.url is empty".to_owned())),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+        | "rediss+sentinel" => redis::engine(options),
+        other => Err(BrokerError(format!(
+            "this binary has no engine for {other}://; build it with the feature of that broker \
+             (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"
+        ))),
+    }
 }

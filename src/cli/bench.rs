@@ -47,7 +47,7 @@ pub(super) struct SharedFlags {
     #[arg(long, value_name = "URL", value_parser = Target::parse)]
     url: Target,
     /// Seconds that are measured
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = window)]
     seconds: Duration,
     /// Seconds of load before
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds)]
@@ -238,7 +238,10 @@ impl IdleFlags {
         };
         let bench = match connections.is_multiple_of(members) {
             true => Ok(Bench::Idle(shape)),
-            false => Err(format!("--connections {connections} are no rooms of {members} members")),
+            false => Err(format!(
+                "--connections {connections} are no whole rooms of {members}: give a multiple of \
+                 {members}, other --members, or --members 0 for connections in no room"
+            )),
         };
         (self.shared, bench)
     }
@@ -260,6 +263,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
         return Err(wrong());
     }
     Ok(Duration::from_secs_f64(seconds))
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        // What is divided by.
+        Duration::ZERO => Err("more than 0 seconds: within none nothing is measured".to_owned()),
+        seconds => Ok(seconds),
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {

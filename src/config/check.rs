@@ -6,7 +6,8 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, Placement};
+use super::{Broker, Config, Placement};
+use crate::bridge::{Delivery, Overflow};
 use crate::limits::Spread;
 
 /// Shortest key that may guard an admin listener off loopback: 8 random letters take a guesser
@@ -121,6 +122,40 @@ pub(super) static COMBINATIONS: &[Combination] = &[
         },
     },
     Combination { keys: &["admin.listen", "admin.key"], broken: admin_off_loopback },
+    Combination { keys: &["broker.url"], broken: broker_not_built_in },
+    Combination {
+        keys: &["broker.url", "broker.delivery"],
+        broken: |c| {
+            let has_log = c.broker_url.as_ref().is_none_or(|url| url.broker() != Broker::RabbitMq);
+            unless(
+                has_log || c.broker_delivery == Delivery::LocalFirst,
+                "RabbitMQ has no log that could give the order of a room: set broker.delivery = \
+                 \"local_first\", or take Redis, NATS or Kafka",
+            )
+        },
+    },
+    Combination {
+        keys: &["broker.delivery", "broker.overflow"],
+        broken: |c| {
+            unless(
+                c.broker_delivery == Delivery::LocalFirst || c.broker_overflow == Overflow::Reject,
+                "with broker.delivery = \"ordered\" nobody hears what the broker has not taken, so \
+                 there is nobody to drop it for: set broker.overflow = \"reject\"",
+            )
+        },
+    },
+    Combination {
+        keys: &["broker.url", "broker.required"],
+        broken: |c| {
+            unless(
+                c.broker_url.is_some() || !c.broker_required,
+                "broker.required is about a broker, and there is none: set broker.url, or \
+                 broker.required = false",
+            )
+        },
+    },
+    Combination { keys: &["broker.url", "broker.ca"], broken: authorities_without_tls },
+    Combination { keys: &["broker.ca"], broken: unreadable_authorities },
     Combination { keys: &["server.listen", "admin.listen"], broken: same_address },
     Combination { keys: &["static.dir"], broken: unreadable_folder },
 ];
@@ -166,5 +201,43 @@ fn unreadable_folder(c: &Config) -> Option<String> {
         "the folder {} cannot be read ({error}): name a folder that this user may read, or \
          \"none\" for the built-in page",
         folder.display()
+    ))
+}
+
+fn broker_not_built_in(c: &Config) -> Option<String> {
+    let broker = c.broker_url.as_ref()?.broker();
+    let feature = broker.feature();
+    unless(
+        broker.is_built_in(),
+        &format!(
+            "this binary was built without {broker:?}: build it with `--features {feature}`, or \
+             with the default features, which have all brokers"
+        ),
+    )
+}
+
+fn authorities_without_tls(c: &Config) -> Option<String> {
+    let url = c.broker_url.as_ref()?;
+    unless(
+        c.broker_ca.is_none() || url.has_tls(),
+        "broker.ca is for TLS, and the URL's scheme has none: write rediss://, tls://, amqps:// or \
+         kafka+tls://, or set broker.ca = \"none\"",
+    )
+}
+
+fn unreadable_authorities(c: &Config) -> Option<String> {
+    let file = c.broker_ca.as_ref()?;
+    // No pipe is waited for: a certificate stands in a regular file.
+    let is_file = std::fs::metadata(file).map(|metadata| metadata.is_file());
+    let problem = match is_file {
+        Ok(true) => std::fs::read_to_string(file).err().map(|error| error.to_string()),
+        Ok(false) => Some("it is no regular file".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    Some(format!(
+        "the file {} cannot be read ({}): name a PEM file that this user may read, or \"none\" for \
+         the usual authorities",
+        file.display(),
+        problem?
     ))
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::kind::Kind;
 use super::{Amount, Config, LogFormat, LogLevel, Placement};
+use crate::bridge::{Delivery, Overflow};
 use crate::limits::{SHARDS_MAX, SlowPolicy, Spread, TABLE_SLOTS_MAX};
 
 /// One key of the configuration.
@@ -316,6 +317,60 @@ pub static KEYS: &[Key] = &[
         "10s",
         Kind::Time(ms(0), secs(600), |c, v| c.limits.shutdown_grace = v),
         "Time that clients have to leave at a shutdown; then they are cut.",
+    ),
+    restart(
+        "broker.url",
+        "none",
+        Kind::Broker(|c, v| c.broker_url = v),
+        "The broker that joins several boxes; a password in it is never shown.",
+    ),
+    restart(
+        "broker.delivery",
+        "local_first",
+        Kind::Words(&[
+            ("local_first", |c| c.broker_delivery = Delivery::LocalFirst),
+            ("ordered", |c| c.broker_delivery = Delivery::Ordered),
+        ]),
+        "local_first: members here at once, other boxes by the broker; ordered: by its log.",
+    ),
+    restart(
+        "broker.overflow",
+        "reject",
+        Kind::Words(&[
+            ("reject", |c| c.broker_overflow = Overflow::Reject),
+            ("drop", |c| c.broker_overflow = Overflow::Drop),
+        ]),
+        "Too much for the broker: refuse it (`unavailable`), or drop it for the other boxes.",
+    ),
+    restart(
+        "broker.required",
+        "false",
+        Kind::Flag(|c, v| c.broker_required = v),
+        "Whether /health is 503, and /ready too, while the broker is out of reach.",
+    ),
+    restart(
+        "broker.prefix",
+        "ringhall",
+        Kind::Name(|c, v| c.broker_prefix = v),
+        "What every name at the broker begins with: one for each cluster that shares it.",
+    ),
+    restart(
+        "broker.ca",
+        "none",
+        Kind::File(|c, v| c.broker_ca = v),
+        "PEM file of the authorities that TLS to the broker trusts; none: the usual ones.",
+    ),
+    restart(
+        "broker.queue_messages",
+        "8192",
+        Kind::Count(64, MIB, |c, v| c.broker_queue_messages = v),
+        "Messages that may wait between a shard and the bridge to the broker, each way.",
+    ),
+    restart(
+        "broker.queue_bytes",
+        "8MiB",
+        Kind::Bytes(64 * KIB, GIB, |c, v| c.broker_queue_bytes = v),
+        "Bytes that may wait there, each way; then broker.overflow says what happens.",
     ),
     restart(
         "static.dir",

@@ -16,6 +16,7 @@ use std::time::Duration;
 use toml_edit::Value;
 
 use super::unit::{parse_bytes, parse_time, show_bytes, show_time};
+use super::url::{self, BrokerUrl};
 use super::{Config, Secret};
 use crate::proxy::{BadNetwork, Network};
 
@@ -25,6 +26,8 @@ const ADDRESSES_MAX: usize = 64;
 const NETWORKS_MAX: usize = 64;
 /// Bytes of a secret: it travels in a header of every request.
 const SECRET_BYTES_MAX: usize = 256;
+/// Bytes of a name: NATS and Kafka take longer ones, with what is put behind it.
+const NAME_BYTES_MAX: usize = 64;
 /// What is printed in place of a secret, and may therefore not be one.
 pub(super) const SECRET_SHOWN: &str = "***";
 
@@ -53,6 +56,12 @@ pub enum Kind {
     Words(&'static [Word]),
     /// A secret that is never shown, or `none`.
     Secret(fn(&mut Config, Option<Secret>)),
+    /// A broker's URL, whose secrets are never shown, or `none`.
+    Broker(fn(&mut Config, Option<BrokerUrl>)),
+    /// A word that every broker takes as a name.
+    Name(fn(&mut Config, String)),
+    /// A file, or `none`.
+    File(fn(&mut Config, Option<PathBuf>)),
     /// A folder, or `none`.
     Folder(fn(&mut Config, Option<PathBuf>)),
 }
@@ -268,6 +277,35 @@ fn secret(given: Given<'_>) -> Result<Option<Secret>, Fault> {
     Ok(Some(Secret(text.into_owned())))
 }
 
+/// What a broker's names may begin with: NATS wants no empty part between dots, and Kafka and Redis
+/// each have signs of their own.
+fn name(given: Given<'_>) -> Result<String, Fault> {
+    let text = given.text().ok_or_else(Fault::other)?;
+    let fits = |part: &str| {
+        let right = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
+        !part.is_empty() && part.bytes().all(right)
+    };
+    if text.len() > NAME_BYTES_MAX || !text.split('.').all(fits) {
+        return Err(Fault::other());
+    }
+    Ok(text.into_owned())
+}
+
+fn broker(given: Given<'_>) -> Result<Option<BrokerUrl>, Fault> {
+    let text = given.text().ok_or_else(Fault::other)?;
+    if text == "none" {
+        return Ok(None);
+    }
+    BrokerUrl::read(&text)
+        .map(Some)
+        .map_err(|wrong| Fault { reason: wrong, remedy: Some(url::example(&text)) })
+}
+
+fn path(given: Given<'_>) -> Result<(Option<PathBuf>, String), Fault> {
+    let text = given.text().filter(|text| !text.is_empty()).ok_or_else(Fault::other)?;
+    Ok(((text != "none").then(|| PathBuf::from(&*text)), quoted(&text)))
+}
+
 impl Kind {
     /// Reads a value into the configuration; answers with its spelling in TOML.
     pub(super) fn read(&self, given: Given<'_>, config: &mut Config) -> Result<String, Fault> {
@@ -325,10 +363,22 @@ impl Kind {
                 set(config, secret);
                 Ok(quoted(&text))
             }
-            Self::Folder(set) => {
-                let text = given.text().filter(|t| !t.is_empty()).ok_or_else(Fault::other)?;
-                set(config, (text != "none").then(|| PathBuf::from(&*text)));
+            Self::Broker(set) => {
+                let url = broker(given)?;
+                let text = url.as_ref().map_or("none", BrokerUrl::expose).to_owned();
+                set(config, url);
                 Ok(quoted(&text))
+            }
+            Self::Name(set) => {
+                let name = name(given)?;
+                let text = quoted(&name);
+                set(config, name);
+                Ok(text)
+            }
+            Self::File(set) | Self::Folder(set) => {
+                let (path, text) = path(given)?;
+                set(config, path);
+                Ok(text)
             }
         }
     }
@@ -360,14 +410,30 @@ impl Kind {
             Self::Secret(_) => {
                 format!("\"none\" or 1 to {SECRET_BYTES_MAX} visible ASCII characters, no spaces")
             }
+            Self::Broker(_) => url::allowed(),
+            Self::Name(_) => {
+                format!("1 to {NAME_BYTES_MAX} letters, digits, `-`, `_`, and dots between them")
+            }
+            Self::File(_) => "\"none\" or the path of a file".into(),
             Self::Folder(_) => "\"none\" or the path of a folder".into(),
         }
     }
 
-    /// Whether values must never be shown.
+    /// Whether values may hold what must never be shown.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(self, Self::Secret(_))
+        matches!(self, Self::Secret(_) | Self::Broker(_))
+    }
+
+    /// A value, spelled in TOML, without what must not be seen of it.
+    pub(super) fn veiled(&self, spelled: &str) -> String {
+        let text = spelled.parse::<Value>().ok().and_then(|v| v.as_str().map(str::to_owned));
+        match (self, text.as_deref()) {
+            (Self::Secret(_) | Self::Broker(_), Some("none")) => spelled.to_owned(),
+            (Self::Broker(_), Some(url)) => quoted(&url::shown(url)),
+            (Self::Secret(_) | Self::Broker(_), _) => quoted(SECRET_SHOWN),
+            _ => spelled.to_owned(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::keys::{self, KEYS, Key};
-use super::kind::{Given, SECRET_SHOWN};
+use super::kind::Given;
 use super::problem::{Origin, Problem};
 use super::{Config, check, raw};
 
@@ -179,10 +179,7 @@ impl Loaded {
 
 impl Setting {
     fn shown(&self, key: &Key) -> String {
-        if key.kind.is_secret() && self.text != "\"none\"" {
-            return format!("\"{SECRET_SHOWN}\"");
-        }
-        self.text.clone()
+        key.kind.veiled(&self.text)
     }
 }
 

@@ -16,6 +16,7 @@ mod problem;
 mod raw;
 mod show;
 mod unit;
+mod url;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,7 +26,9 @@ pub use kind::Kind;
 pub use load::{DEFAULT_FILE, Differences, Flag, Loaded, Sources, load};
 pub use problem::{Origin, Problem};
 pub use show::{DEFAULT_TOML, default_toml, markdown};
+pub use url::{Broker, BrokerUrl, shown as shown_url};
 
+use crate::bridge::{Delivery, Overflow};
 use crate::limits::Limits;
 use crate::proxy::Network;
 
@@ -131,6 +134,22 @@ pub struct Config {
     pub log_level: LogLevel,
     /// `log.format`.
     pub log_format: LogFormat,
+    /// `broker.url`: `None` where this box is alone.
+    pub broker_url: Option<BrokerUrl>,
+    /// `broker.delivery`.
+    pub broker_delivery: Delivery,
+    /// `broker.overflow`.
+    pub broker_overflow: Overflow,
+    /// `broker.required`.
+    pub broker_required: bool,
+    /// `broker.prefix`: letters, digits, `-`, `_`, and dots between them.
+    pub broker_prefix: String,
+    /// `broker.ca`: only where the URL's scheme has TLS.
+    pub broker_ca: Option<PathBuf>,
+    /// `broker.queue_messages`: mails in one lane between a shard and the bridge.
+    pub broker_queue_messages: usize,
+    /// `broker.queue_bytes`: bytes in one such lane.
+    pub broker_queue_bytes: usize,
     /// `static.dir`: `None` serves what is built in.
     pub static_dir: Option<PathBuf>,
     /// `limits.connections_max`. With `Auto`, `limits.connections_max` is only a ceiling, and who
@@ -157,6 +176,14 @@ impl Config {
             admin_key: None,
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            broker_url: None,
+            broker_delivery: Delivery::LocalFirst,
+            broker_overflow: Overflow::Reject,
+            broker_required: false,
+            broker_prefix: String::new(),
+            broker_ca: None,
+            broker_queue_messages: 0,
+            broker_queue_bytes: 0,
             static_dir: None,
             connections_max: Amount::Auto,
             limits: Limits::default(),

@@ -48,7 +48,9 @@ fn another(key: &Key) -> String {
             let mut others = words.iter().filter(|(word, _)| *word != key.default);
             others.next_back().unwrap().0.into()
         }
-        Kind::Secret(_) | Kind::Folder(_) => "elsewhere".into(),
+        Kind::Secret(_) | Kind::Name(_) => "elsewhere".into(),
+        Kind::File(_) | Kind::Folder(_) => "elsewhere".into(),
+        Kind::Broker(_) => "redis://127.0.0.1:6379".into(),
     }
 }
 
@@ -181,7 +183,7 @@ fn a_key_in_the_wrong_place_is_told_its_place() {
     assert!(one("[server]\nping_after = '1s'").ends_with("did you mean heartbeat.ping_after?"));
     assert!(one("client = 1").contains("write [client]"));
     assert!(one("[client.policy]").contains("F:1: client.policy: got a section"));
-    assert!(one("[broker]\nurl = 'x'").starts_with("F:1: broker: unknown section; there are"));
+    assert!(one("[bridge]\nurl = 'x'").starts_with("F:1: bridge: unknown section; there are"));
 }
 
 #[test]
@@ -255,6 +257,25 @@ fn a_secret_is_never_shown() {
 }
 
 #[test]
+fn a_brokers_password_is_never_shown() {
+    for url in ["redis://ann:sesame@h:1", "nats://sesame@h:1", "kafka://h:1?password=sesame"] {
+        let loaded = set(&[("broker.url", url)]).unwrap();
+        assert_eq!(loaded.config.broker_url.as_ref().unwrap().expose(), url);
+        let off = set(&[("broker.url", url), ("broker.delivery", "ordered"), ("broker.ca", "/x")]);
+        let off = off.unwrap_err().join("\n");
+        assert!(off.contains("broker.ca is for TLS"), "{off}");
+        let bad = set(&[("broker.url", &url.replace("h:1", "h:x"))]).unwrap_err().join("\n");
+        assert!(bad.contains("a port that is no number"), "{bad}");
+        for text in [loaded.show(), format!("{loaded:?}"), off, bad] {
+            assert!(!text.contains("sesame"), "{text}");
+        }
+    }
+    let loaded = set(&[("broker.url", "redis://ann:sesame@h:1/2")]).unwrap();
+    assert!(loaded.show().contains("url = \"redis://ann:***@h:1/2\" # from --set"));
+    assert!(from_file(&loaded.show()).is_err(), "the mark is no secret");
+}
+
+#[test]
 fn every_value_out_of_its_range_is_refused() {
     for (key, value) in [
         ("server.listen", ""),
@@ -279,6 +300,14 @@ fn every_value_out_of_its_range_is_refused() {
         ("limits.connections_max", "1e9"),
         ("echo.enabled", "yes"),
         ("static.dir", "/nowhere/at/all"),
+        ("broker.url", "http://127.0.0.1"),
+        ("broker.url", "redis://"),
+        ("broker.delivery", "first"),
+        ("broker.prefix", ""),
+        ("broker.prefix", "a..b"),
+        ("broker.prefix", "a*"),
+        ("broker.ca", "/nowhere/at/all"),
+        ("broker.queue_messages", "1"),
     ] {
         let problems = set(&[(key, value)]).expect_err(key);
         assert_eq!(problems.len(), 1, "{problems:?}");
@@ -311,6 +340,18 @@ static CLASHES: &[Clash] = &[
     Clash(&[("admin.listen", "0.0.0.0:1"), ("admin.key", "short")], "admin.key", "admin.listen"),
     Clash(&[("admin.listen", "127.0.0.1:8000")], "admin.listen", "server.listen"),
     Clash(&[("server.listen", "0.0.0.0:8001")], "server.listen", "admin.listen"),
+    Clash(
+        &[("broker.url", "amqp://h"), ("broker.delivery", "ordered")],
+        "broker.delivery",
+        "broker.url",
+    ),
+    Clash(
+        &[("broker.delivery", "ordered"), ("broker.overflow", "drop")],
+        "broker.overflow",
+        "broker.delivery",
+    ),
+    Clash(&[("broker.required", "true")], "broker.required", "broker.url"),
+    Clash(&[("broker.url", "redis://h"), ("broker.ca", "Cargo.toml")], "broker.ca", "broker.url"),
     Clash(
         &[("server.placement", "accept"), ("rooms.spread", "never")],
         "rooms.spread",
@@ -362,6 +403,9 @@ fn combinations_that_can_be_are_not_refused() {
         &[("admin.listen", "0.0.0.0:9"), ("admin.key", "longenough")],
         &[("admin.listen", "[::ffff:127.0.0.1]:9")],
         &[("server.proxy_protocol", "true"), ("server.trusted_proxies", "10.0.0.7")],
+        &[("broker.url", "redis://h"), ("broker.delivery", "ordered")],
+        &[("broker.url", "amqps://h"), ("broker.overflow", "drop"), ("broker.ca", "Cargo.toml")],
+        &[("broker.url", "nats://h"), ("broker.required", "true"), ("broker.prefix", "a.b-C_1")],
     ] {
         assert!(set(flags).is_ok(), "{flags:?}");
     }

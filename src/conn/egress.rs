@@ -5,7 +5,8 @@
 //! Never: sends; builds frames.
 //!
 //! A segment of a room's payload may be dropped, frame by frame, by policy. What was made for this
-//! connection alone (its payload has no marks) may not, except that only the newest pong waits.
+//! connection alone (its payload has no marks) may not, except that only the newest pong waits; nor
+//! may a frame that is marked as kept.
 //!
 //! # Invariants
 //! - `bytes` is the sum of the queue's segments.
@@ -37,6 +38,8 @@ pub struct Missed {
     pub messages: u64,
     /// Offset of the newest of them.
     pub offset: u64,
+    /// It belongs behind a kept frame that was passed.
+    pub behind_kept: bool,
 }
 
 impl Egress {
@@ -134,8 +137,10 @@ impl Egress {
     pub fn drop_oldest(&mut self, keep: usize) -> u64 {
         let before = self.missed.messages;
         let mut at = 0;
+        let mut behind_kept = false;
         while self.cost() > keep && at < self.queue.len() {
-            if is_own(&self.queue[at]) || self.split_begun(at) {
+            if is_own(&self.queue[at]) || self.split_begun(at) || self.split_kept(at) {
+                behind_kept |= is_kept(&self.queue[at]);
                 at += 1;
                 continue;
             }
@@ -145,7 +150,7 @@ impl Egress {
             let first = frames.partition_point(|frame| frame.end <= segment.start);
             let (mut start, end) = (segment.start, segment.end);
             for frame in frames[first..].iter().take_while(|frame| frame.end <= end) {
-                if cost <= keep {
+                if cost <= keep || frame.kept {
                     break;
                 }
                 let dropped = (frame.end - start) as usize;
@@ -155,6 +160,7 @@ impl Egress {
                 if frame.offset > 0 {
                     self.missed.messages += 1;
                     self.missed.offset = frame.offset;
+                    self.missed.behind_kept = behind_kept;
                 }
             }
             segment.start = start;
@@ -182,13 +188,16 @@ impl Egress {
         self.missed.messages > 0 && fits()
     }
 
-    /// Queues a notice where frames of the room were dropped: in front of the oldest that is left,
-    /// and behind everything older, an earlier notice included.
-    pub fn insert_notice(&mut self, notice: Segment) {
+    /// Queues a notice of what was missed where frames of the room were dropped: in front of the
+    /// oldest that is left, and behind everything older, an earlier notice included.
+    pub fn insert_notice(&mut self, notice: Segment, missed: Missed) {
         if !self.queue.is_empty() {
             self.split_begun(0);
         }
-        let at = self.queue.iter().position(is_unbegun_of_room).unwrap_or(self.queue.len());
+        let kept = self.queue.iter().rposition(is_kept).filter(|_| missed.behind_kept);
+        let first = kept.map_or(0, |at| at + 1);
+        let ahead = self.queue.iter().skip(first).position(is_unbegun_of_room);
+        let at = ahead.map_or(self.queue.len(), |ahead| first + ahead);
         self.bytes += notice.len();
         self.insert(at, notice);
     }
@@ -210,6 +219,29 @@ impl Egress {
         }
         true
     }
+
+    /// Separates a kept frame at the front of segment `at` from the frames behind it. Whether
+    /// segment `at` is now such a frame alone.
+    fn split_kept(&mut self, at: usize) -> bool {
+        let segment = &mut self.queue[at];
+        let frames = &segment.payload.batch().frames;
+        let first = frames.partition_point(|frame| frame.end <= segment.start);
+        let Some(kept) = frames.get(first).filter(|frame| frame.kept) else { return false };
+        let end = kept.end;
+        if end < segment.end {
+            let behind = Segment { payload: segment.payload.clone(), start: end, end: segment.end };
+            segment.end = end;
+            self.insert(at + 1, behind);
+        }
+        true
+    }
+}
+
+/// A frame alone that no reader may miss, or the rest of one.
+fn is_kept(segment: &Segment) -> bool {
+    let frames = &segment.payload.batch().frames;
+    let last = frames.binary_search_by_key(&segment.end, |frame| frame.end);
+    last.is_ok_and(|last| frames[last].kept && (last == 0 || frames[last - 1].end <= segment.start))
 }
 
 /// A pong alone that has not begun. What answered one input together, echoes among it, is none.
@@ -255,6 +287,10 @@ mod tests {
 
     fn own(bytes: &[u8]) -> Segment {
         Payload::own(Batch { bytes: bytes.to_vec(), frames: Vec::new() }).whole()
+    }
+
+    fn missed(messages: u64, offset: u64) -> Missed {
+        Missed { messages, offset, behind_kept: false }
     }
 
     fn drain(egress: &mut Egress) -> Vec<u8> {
@@ -326,9 +362,9 @@ mod tests {
         let keep = 29 + 3 * SEGMENT_BYTES;
         assert_eq!(egress.drop_oldest(keep), 2);
         assert_eq!(egress.cost(), keep);
-        assert_eq!(egress.take_missed(), Some(Missed { messages: 2, offset: 3 }));
+        assert_eq!(egress.take_missed(), Some(missed(2, 3)));
         assert_eq!(egress.take_missed(), None);
-        egress.insert_notice(own(b"lag"));
+        egress.insert_notice(own(b"lag"), Missed::default());
         let mut wanted = vec![0x81; 6];
         wanted.extend_from_slice(b"ownlag");
         wanted.extend_from_slice(&[0x81; 20]);
@@ -342,12 +378,12 @@ mod tests {
         let rest = egress.take().unwrap().rest(5);
         egress.restore(rest);
         assert_eq!(egress.drop_oldest(0), 1);
-        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 2 }));
-        egress.insert_notice(own(b"first"));
+        assert_eq!(egress.take_missed(), Some(missed(1, 2)));
+        egress.insert_notice(own(b"first"), Missed::default());
         egress.push(room(&[3, 4]));
         assert_eq!(egress.drop_oldest(20 + 3 * SEGMENT_BYTES), 1);
-        assert_eq!(egress.take_missed(), Some(Missed { messages: 1, offset: 3 }));
-        egress.insert_notice(own(b"second"));
+        assert_eq!(egress.take_missed(), Some(missed(1, 3)));
+        egress.insert_notice(own(b"second"), Missed::default());
         assert_eq!(drain(&mut egress)[5..16], *b"firstsecond");
     }
 
@@ -369,10 +405,10 @@ mod tests {
         let rest = egress.take().unwrap().rest(5);
         egress.restore(rest);
         // Separates the frame that has begun.
-        egress.insert_notice(own(b"lag1"));
+        egress.insert_notice(own(b"lag1"), Missed::default());
         for notice in [b"lag2", b"lag3"] {
             assert_eq!(egress.drop_oldest(egress.cost() - 1), 1);
-            egress.insert_notice(own(notice));
+            egress.insert_notice(own(notice), Missed::default());
         }
         let mut wanted = vec![0x81; 5];
         wanted.extend_from_slice(b"lag1lag2lag3");
@@ -386,7 +422,7 @@ mod tests {
         egress.push(room(&[1, 2]));
         let rest = egress.take().unwrap().rest(5);
         egress.restore(rest);
-        egress.insert_notice(own(b"lag"));
+        egress.insert_notice(own(b"lag"), Missed::default());
         let sent = drain(&mut egress);
         assert_eq!((sent.len(), &sent[5..8]), (18, &b"lag"[..]));
     }
@@ -402,5 +438,40 @@ mod tests {
         assert_eq!(egress.drop_oldest(0), 1);
         assert!(!egress.owes_notice(egress.cost() - 1));
         assert!(egress.owes_notice(egress.cost()));
+    }
+
+    #[test]
+    fn a_kept_frame_is_never_dropped_and_notices_stand_on_its_side() {
+        let kept_between = || {
+            let mut batch = Batch::default();
+            for (byte, offset) in [(1, 8), (2, 9), (3, 0), (4, 1), (5, 2)] {
+                batch.bytes.extend_from_slice(&[byte; 1000]);
+                if offset == 0 { batch.mark_kept() } else { batch.mark(offset, None) }
+            }
+            let mut egress = Egress::default();
+            egress.push(Payload::own(batch).whole());
+            egress
+        };
+        let firsts =
+            |egress: &mut Egress| drain(egress).into_iter().step_by(1000).collect::<Vec<_>>();
+        let mut egress = kept_between();
+        assert_eq!(egress.drop_oldest(0), 4);
+        let before = Missed { messages: 4, offset: 2, behind_kept: true };
+        assert_eq!(egress.take_missed(), Some(before));
+        egress.insert_notice(own(&[9; 1000]), before);
+        assert_eq!(firsts(&mut egress), [3, 9]);
+
+        let mut egress = kept_between();
+        assert_eq!(egress.drop_oldest(4000 + SEGMENT_BYTES), 1);
+        let before = egress.take_missed().unwrap();
+        assert_eq!(before, missed(1, 8));
+        egress.insert_notice(own(&[9; 1000]), before);
+        assert_eq!(firsts(&mut egress), [9, 2, 3, 4, 5]);
+
+        let mut egress = kept_between();
+        assert_eq!(egress.drop_oldest(2000 + 2 * SEGMENT_BYTES), 3);
+        let behind = egress.take_missed().unwrap();
+        egress.insert_notice(own(&[9; 1000]), behind);
+        assert_eq!(firsts(&mut egress), [3, 9, 5]);
     }
 }

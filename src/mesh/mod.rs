@@ -95,6 +95,15 @@ pub enum Mail {
         opcode: Opcode,
         /// The content: JSON, or the raw payload.
         content: Box<[u8]>,
+        /// The speaker's `ref`, for [`Mail::Unavailable`]; only where boxes share rooms.
+        reference: Option<Box<str>>,
+    },
+    /// From the home: nobody hears what this connection said.
+    Unavailable {
+        /// The connection.
+        who: ConnId,
+        /// Its `ref`.
+        reference: Option<Box<str>>,
     },
     /// From the home: what the room said, for all members here.
     Payload {
@@ -323,6 +332,7 @@ mod tests {
             who: ConnId { slot: 0, generation: 0 },
             opcode: Opcode::Text,
             content: vec![0; bytes].into(),
+            reference: None,
         }
     }
 

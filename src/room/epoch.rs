@@ -9,6 +9,14 @@
 pub struct Epoch(Box<str>);
 
 impl Epoch {
+    /// A name that came from elsewhere; `None` where it is none: 1 to 32 ASCII letters and digits.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let fits = (1..=32).contains(&name.len());
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        (fits && plain).then(|| Self(name.into()))
+    }
+
     /// The name as it is sent.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -61,6 +69,17 @@ mod tests {
         // A counter of 2^53 rooms is out of reach; beyond it the name would grow past the bound.
         assert!(longest.as_str().len() <= 32, "{}", longest.as_str());
         assert!(longest.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    }
+
+    #[test]
+    fn a_name_from_elsewhere_is_1_to_32_letters_and_digits() {
+        let longest = "a".repeat(32);
+        for name in ["7", "s1n2", &longest] {
+            assert_eq!(Epoch::parse(name).as_ref().map(Epoch::as_str), Some(name));
+        }
+        for name in ["", "a-b", "\u{e9}", &format!("{longest}a")] {
+            assert_eq!(Epoch::parse(name), None, "{name:?}");
+        }
     }
 
     #[test]

@@ -9,9 +9,10 @@
 //! - At the home, `pending` is flushed only while no other shard owes an acknowledgement, so that
 //!   every shard has at most one batch of the room under way.
 
-use crate::id::{RoomKey, ShardId};
+use crate::id::{ConnId, RoomKey, ShardId};
 use crate::payload::Batch;
 use crate::room::Room;
+use crate::room::epoch::Epoch;
 use crate::room::users::UserId;
 
 /// Members up to which a hall grows by [`STEP`]: most are small, and doubling would leave half of
@@ -74,6 +75,35 @@ pub struct Home {
     pub spread: bool,
     /// Deliveries in the present window of the saturation check.
     pub deliveries: u64,
+    /// The cluster is being asked about the room: nobody is in it yet.
+    pub opening: Option<Box<Opening>>,
+}
+
+/// A room that waits for what the cluster knows of it.
+#[derive(Debug, Default)]
+pub struct Opening {
+    /// The newest place of which a message has told meanwhile.
+    pub newest: Option<(Epoch, u64)>,
+    /// Who wants to join, in order.
+    pub parked: Vec<Parked>,
+}
+
+/// A join that waits.
+#[derive(Debug)]
+pub enum Parked {
+    /// Of a connection of this shard, which holds the rest.
+    Here(ConnId),
+    /// Of a connection elsewhere.
+    There {
+        /// Its shard.
+        shard: ShardId,
+        /// The hall there.
+        hall: HallId,
+        /// The connection there.
+        who: ConnId,
+        /// As whom.
+        user: Box<str>,
+    },
 }
 
 impl Home {
@@ -142,7 +172,7 @@ impl Hall {
     #[must_use]
     pub fn is_deserted(&self) -> bool {
         match &self.role {
-            Role::Home(home) => home.room.members() == 0,
+            Role::Home(home) => home.room.members() == 0 && home.opening.is_none(),
             Role::Outpost(outpost) => self.members.is_empty() && outpost.joining == 0,
         }
     }

@@ -1,6 +1,7 @@
 //! Turns joins, leaves and speech into a room's order, and says who has to hear of it.
 //!
-//! In:    what a member wants (`apply_join`, `apply_leave`, `apply_say`), the turn's `now`.
+//! In:    what a member wants (`apply_join`, `apply_leave`, `apply_say`), what the cluster tells of
+//!        other boxes, the turn's `now`.
 //! Out:   places in the order (`offset`), and which announcement is due.
 //! Never: knows a connection's socket, a frame, JSON, or another shard's memory.
 //!
@@ -10,7 +11,10 @@
 //! # Invariants
 //! - `offset` grows by one a message and never repeats within an `epoch`.
 //! - `members` is the sum over all shards' halls; a room without members is dropped.
+//! - What is announced, and counted against limits, are the users and members of the whole cluster;
+//!   without a broker nobody is elsewhere.
 
+pub mod elsewhere;
 pub mod epoch;
 pub mod hall;
 pub mod registry;
@@ -18,6 +22,7 @@ pub mod users;
 
 use crate::limits::Limits;
 use crate::time::Now;
+use elsewhere::Elsewhere;
 use epoch::Epoch;
 use users::{UserId, Users};
 
@@ -26,6 +31,7 @@ use users::{UserId, Users};
 pub struct Room {
     users: Users,
     members: usize,
+    elsewhere: Elsewhere,
     epoch: Epoch,
     offset: u64,
     summary: Summary,
@@ -55,6 +61,17 @@ pub enum Notice {
     Summarise,
 }
 
+/// A new member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The user, by the room's numbering.
+    pub user: UserId,
+    /// It is the user's first connection on this box.
+    pub is_first: bool,
+    /// What the members are told.
+    pub notice: Notice,
+}
+
 /// Why a join was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinRefused {
@@ -62,13 +79,22 @@ pub enum JoinRefused {
     RoomFull,
     /// `rooms.max` is reached and the room does not exist yet.
     RoomsFull,
+    /// A shutdown began while the room was being made.
+    ShuttingDown,
 }
 
 impl Room {
     /// An empty room with a new numbering.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
-        Self { users: Users::default(), members: 0, epoch, offset: 0, summary: Summary::default() }
+        Self {
+            users: Users::default(),
+            members: 0,
+            elsewhere: Elsewhere::default(),
+            epoch,
+            offset: 0,
+            summary: Summary::default(),
+        }
     }
 
     /// Adds a member.
@@ -80,23 +106,22 @@ impl Room {
         user: &str,
         limits: &Limits,
         now: Now,
-    ) -> Result<(UserId, Notice), JoinRefused> {
-        if limits.members_max.is_some_and(|max| self.members >= max) {
+    ) -> Result<Joined, JoinRefused> {
+        if limits.members_max.is_some_and(|max| self.members_everywhere() >= max) {
             return Err(JoinRefused::RoomFull);
         }
         self.members += 1;
         let (id, tabs) = self.users.enter(user);
-        if tabs > 1 {
-            return Ok((id, Notice::Nothing));
+        let is_first = tabs == 1;
+        if !is_first || self.elsewhere.contains(user) {
+            return Ok(Joined { user: id, is_first, notice: Notice::Nothing });
         }
-        let notice = self.notice(limits, now);
-        if notice == Notice::Summarise {
-            self.summary.joined += 1;
-        }
-        Ok((id, notice))
+        let notice = self.notice_join(limits, now);
+        Ok(Joined { user: id, is_first, notice })
     }
 
-    /// Takes a member away. The name is given back where it was the user's last connection.
+    /// Takes a member away. The name is given back where it was the user's last connection on this
+    /// box.
     pub fn apply_leave(
         &mut self,
         user: UserId,
@@ -106,16 +131,87 @@ impl Room {
         let large = self.notice(limits, now);
         self.members -= 1;
         let Some(name) = self.users.leave(user) else { return (None, Notice::Nothing) };
+        if self.elsewhere.contains(&name) {
+            return (Some(name), Notice::Nothing);
+        }
         if large == Notice::Summarise {
             self.summary.left += 1;
         }
         (Some(name), large)
     }
 
+    /// What the cluster knows of other boxes, in place of what was known. Nobody is told: it comes
+    /// before the first member.
+    pub fn set_elsewhere(&mut self, users: Vec<Box<str>>, members: usize) {
+        self.elsewhere = Elsewhere::new(users, members);
+    }
+
+    /// Other boxes have so many members now.
+    pub fn count_elsewhere(&mut self, members: usize) {
+        self.elsewhere.set_members(members);
+    }
+
+    /// A user is on another box now, where so many members are.
+    pub fn enter_elsewhere(
+        &mut self,
+        user: &str,
+        members: usize,
+        limits: &Limits,
+        now: Now,
+    ) -> Notice {
+        let is_here = self.users.contains(user);
+        let is_new = self.elsewhere.enter(user);
+        self.elsewhere.set_members(members);
+        if is_here || !is_new {
+            return Notice::Nothing;
+        }
+        self.notice_join(limits, now)
+    }
+
+    /// A user is on no other box any more; so many members are.
+    pub fn leave_elsewhere(
+        &mut self,
+        user: &str,
+        members: usize,
+        limits: &Limits,
+        now: Now,
+    ) -> Notice {
+        let is_told = self.elsewhere.contains(user) && !self.users.contains(user);
+        let notice = if is_told { self.notice(limits, now) } else { Notice::Nothing };
+        self.elsewhere.leave(user);
+        self.elsewhere.set_members(members);
+        if notice == Notice::Summarise {
+            self.summary.left += 1;
+        }
+        notice
+    }
+
+    fn notice_join(&mut self, limits: &Limits, now: Now) -> Notice {
+        let notice = self.notice(limits, now);
+        if notice == Notice::Summarise {
+            self.summary.joined += 1;
+        }
+        notice
+    }
+
     /// Gives a message its place in the order.
     pub fn apply_say(&mut self) -> u64 {
         self.offset += 1;
         self.offset
+    }
+
+    /// Gives a message the place that somebody else has given it. Whether it is news: what was
+    /// said before the newest offset was told already, or to nobody who is here.
+    pub fn apply_placed(&mut self, offset: u64) -> bool {
+        let is_news = offset > self.offset;
+        self.offset = self.offset.max(offset);
+        is_news
+    }
+
+    /// From now on the room's numbering is this one, whose newest offset is `offset`.
+    pub fn renumber(&mut self, epoch: Epoch, offset: u64) {
+        self.epoch = epoch;
+        self.offset = offset;
     }
 
     /// The newest offset given out; 0 before the first message.
@@ -134,6 +230,12 @@ impl Room {
     #[must_use]
     pub fn members(&self) -> usize {
         self.members
+    }
+
+    /// Members on all boxes.
+    #[must_use]
+    pub fn members_everywhere(&self) -> usize {
+        self.members + self.elsewhere.members()
     }
 
     /// A user's name.
@@ -156,7 +258,7 @@ impl Room {
     }
 
     fn notice(&mut self, limits: &Limits, now: Now) -> Notice {
-        if self.members <= limits.announce_max {
+        if self.members_everywhere() <= limits.announce_max {
             return Notice::Announce;
         }
         if self.summary.due.is_none() {
@@ -182,10 +284,11 @@ mod tests {
     #[test]
     fn only_the_first_and_the_last_connection_of_a_user_are_announced() {
         let (mut room, limits) = (room(), limits(10, None));
-        let (ann, notice) = room.apply_join("ann", &limits, Now(0)).unwrap();
-        assert_eq!(notice, Notice::Announce);
-        let (again, notice) = room.apply_join("ann", &limits, Now(0)).unwrap();
-        assert_eq!((again, notice), (ann, Notice::Nothing));
+        let Joined { user: ann, is_first, notice } =
+            room.apply_join("ann", &limits, Now(0)).unwrap();
+        assert!(is_first && notice == Notice::Announce);
+        let again = room.apply_join("ann", &limits, Now(0)).unwrap();
+        assert_eq!(again, Joined { user: ann, is_first: false, notice: Notice::Nothing });
         assert_eq!(room.apply_leave(ann, &limits, Now(0)), (None, Notice::Nothing));
         let (name, notice) = room.apply_leave(ann, &limits, Now(0));
         assert_eq!((name.as_deref(), notice), (Some("ann"), Notice::Announce));
@@ -210,14 +313,55 @@ mod tests {
     fn a_large_room_summarises_at_most_every_so_often() {
         let (mut room, limits) = (room(), limits(1, None));
         room.apply_join("a", &limits, Now(0)).unwrap();
-        let (_, notice) = room.apply_join("b", &limits, Now(5)).unwrap();
-        assert_eq!((notice, room.summary_due()), (Notice::Summarise, Some(Now(5))));
+        let b = room.apply_join("b", &limits, Now(5)).unwrap();
+        assert_eq!((b.notice, room.summary_due()), (Notice::Summarise, Some(Now(5))));
         let first = room.take_summary(Now(5));
         assert_eq!((first.joined, first.left, room.summary_due()), (1, 0, None));
-        let (c, _) = room.apply_join("c", &limits, Now(6)).unwrap();
-        room.apply_leave(c, &limits, Now(7));
+        let c = room.apply_join("c", &limits, Now(6)).unwrap();
+        room.apply_leave(c.user, &limits, Now(7));
         assert_eq!(room.summary_due(), Some(Now(1005)));
         let second = room.take_summary(Now(1005));
         assert_eq!((second.joined, second.left), (1, 1));
+    }
+
+    #[test]
+    fn a_user_is_announced_once_in_the_cluster() {
+        let (mut room, limits) = (room(), limits(10, None));
+        room.set_elsewhere(vec!["ann".into()], 2);
+        let ann = room.apply_join("ann", &limits, Now(0)).unwrap();
+        assert!(ann.is_first && ann.notice == Notice::Nothing);
+        assert_eq!(room.leave_elsewhere("ann", 0, &limits, Now(0)), Notice::Nothing);
+        assert_eq!(room.leave_elsewhere("ann", 0, &limits, Now(0)), Notice::Nothing, "again");
+        assert_eq!(room.enter_elsewhere("ann", 1, &limits, Now(0)), Notice::Nothing);
+        let (name, notice) = room.apply_leave(ann.user, &limits, Now(0));
+        assert_eq!((name.as_deref(), notice), (Some("ann"), Notice::Nothing));
+        assert_eq!(room.leave_elsewhere("ann", 0, &limits, Now(0)), Notice::Announce);
+        assert_eq!(room.enter_elsewhere("bob", 1, &limits, Now(0)), Notice::Announce);
+        assert_eq!(room.enter_elsewhere("bob", 1, &limits, Now(0)), Notice::Nothing);
+        assert_eq!((room.members(), room.members_everywhere()), (0, 1));
+    }
+
+    #[test]
+    fn members_elsewhere_count_for_limits_and_summaries() {
+        let (mut room, limits) = (room(), limits(2, Some(4)));
+        room.count_elsewhere(2);
+        let ann = room.apply_join("ann", &limits, Now(0)).unwrap();
+        assert_eq!(ann.notice, Notice::Summarise, "three are more than two");
+        assert_eq!(room.enter_elsewhere("bob", 3, &limits, Now(0)), Notice::Summarise);
+        assert_eq!(room.apply_join("cem", &limits, Now(0)), Err(JoinRefused::RoomFull));
+        assert_eq!(room.leave_elsewhere("bob", 2, &limits, Now(0)), Notice::Summarise);
+        let summary = room.take_summary(Now(0));
+        assert_eq!((summary.joined, summary.left), (2, 1));
+        assert!(room.apply_join("cem", &limits, Now(0)).is_ok());
+    }
+
+    #[test]
+    fn a_place_is_taken_once_and_a_numbering_may_begin_anew() {
+        let mut room = room();
+        room.renumber(Epoch::default(), 7);
+        assert!(!room.apply_placed(7) && room.apply_placed(9) && !room.apply_placed(8));
+        assert_eq!(room.offset(), 9);
+        room.renumber(Epoch::default(), 0);
+        assert!(room.apply_placed(1));
     }
 }

@@ -64,8 +64,8 @@ impl Registry {
         self.at(id.index).filter(|hall| hall.generation == id.generation)
     }
 
-    /// Drops the hall if nothing keeps it; its role then.
-    pub fn drop_if_deserted(&mut self, index: u32) -> Option<Role> {
+    /// Drops the hall if nothing keeps it, and gives it back.
+    pub fn drop_if_deserted(&mut self, index: u32) -> Option<Hall> {
         let place = self.halls.get_mut(index as usize)?;
         if !place.as_ref()?.is_deserted() {
             return None;
@@ -76,7 +76,13 @@ impl Registry {
         if self.by_key.is_empty() {
             *self = Self { generation: self.generation, ..Self::default() };
         }
-        Some(hall.role)
+        Some(hall)
+    }
+
+    /// The hall for a room, to look at.
+    #[must_use]
+    pub fn peek(&self, key: &RoomKey) -> Option<&Hall> {
+        self.halls[*self.by_key.get(key)? as usize].as_ref()
     }
 
     /// The places that have tenants.

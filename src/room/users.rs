@@ -93,6 +93,12 @@ impl Users {
         &self.entries[id.0 as usize].name
     }
 
+    /// Whether a name has a connection.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     /// Distinct names.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -261,6 +261,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         shared: task.shared.clone(),
         limits: task.limits,
         placement: task.placement,
+        bridge: None,
         table_slots: task.ring.table_slots as usize,
         seed: fastrand::u64(..),
     };

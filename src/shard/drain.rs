@@ -3,11 +3,17 @@
 //! In:    orders; the turn's `now`.
 //! Out:   everyone told, then closed in a drawn order, a few a turn; in the end, cut.
 //! Never: outlasts `shutdown.grace`: the main thread then orders the cut.
+//!
+//! # Invariants
+//! - A shard ends when all are vacant: until then a connection may still be on its way to it, or a
+//!   leave that the other boxes have to hear of.
+
+use std::sync::atomic::Ordering;
 
 use crate::conn::disconnect::Disconnect;
 use crate::conn::{Kind, Phase};
 use crate::counters::Counter;
-use crate::id::{ConnId, Mode};
+use crate::id::{ConnId, Mode, ShardId};
 use crate::io::{CloseHow, Io};
 use crate::limits::DRAIN_PER_SECOND_MIN;
 use crate::payload::{Batch, Payload};
@@ -49,6 +55,12 @@ impl Drain {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.untold.is_empty() && self.unclosed.is_empty()
+    }
+
+    /// Whether whoever is left is cut: nobody waits for anybody then.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// When the next one is to be closed.
@@ -96,6 +108,7 @@ impl<I: Io> Shard<I> {
             retry_ms_max: 1000 + count / 4,
             due: state.now,
         });
+        state.abandon_openings();
         self.io.stop_accepting();
     }
 
@@ -152,7 +165,33 @@ impl<I: Io> Shard<I> {
     }
 }
 
+impl<I: Io> Shard<I> {
+    /// Says whether this shard still holds the others' end up; who sleeps is rung.
+    pub(super) fn note_vacancy(&mut self) {
+        let state = &self.state;
+        let Some(drain) = &state.drain else { return };
+        let is_quiet = state.mesh.waiting() == 0 && !state.holds_mail() && !state.owes_bridge();
+        let vacant = drain.is_over() && state.conns.is_empty() && is_quiet;
+        let neighbour = state.shared.neighbour(state.id);
+        // Released: whoever sees it finds the mail that was posted before.
+        if neighbour.vacant.swap(vacant, Ordering::AcqRel) || !vacant {
+            return;
+        }
+        for other in (0..).map(ShardId).take(state.shared.neighbours.len()) {
+            if other != state.id && state.shared.mesh.bell(other).must_ring() {
+                self.io.doorbell(other);
+            }
+        }
+    }
+}
+
 impl State {
+    /// Whether nothing can come any more but what is in this shard's queues by now.
+    pub(super) fn are_all_vacant(&self) -> bool {
+        let mut all = self.shared.neighbours.iter();
+        self.drain.is_some() && all.all(|one| one.vacant.load(Ordering::Acquire))
+    }
+
     fn tell(&mut self, id: ConnId, notice: &Payload) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.phase == Phase::Open && conn.kind == Kind::Room(Mode::Json) {

@@ -11,7 +11,6 @@
 use std::sync::Arc;
 
 use crate::conn::disconnect::Disconnect;
-use crate::conn::egress::Missed;
 use crate::conn::{Flags, Kind, Phase};
 use crate::counters::Counter;
 use crate::fanout::{Share, fan_out};
@@ -238,11 +237,12 @@ impl State {
         let Some(conn) = self.conns.get(id) else { return };
         let (kind, seat) = (conn.kind, conn.seat);
         let Some(egress) = &mut conn.egress else { return };
-        let Some(Missed { messages, offset }) = egress.take_missed() else { return };
+        let Some(missed) = egress.take_missed() else { return };
         let Kind::Room(crate::id::Mode::Json) = kind else { return };
         let Some(hall) = seat.and_then(|seat| self.halls.at(seat.hall)) else { return };
         let mut bytes = Vec::new();
-        put_lag(&mut bytes, &hall.key.name, messages, offset);
-        egress.insert_notice(Payload::own(Batch { bytes, frames: Vec::new() }).whole());
+        put_lag(&mut bytes, &hall.key.name, missed.messages, missed.offset);
+        let notice = Payload::own(Batch { bytes, frames: Vec::new() }).whole();
+        egress.insert_notice(notice, missed);
     }
 }

@@ -21,6 +21,7 @@ use crate::mesh::Mail;
 use crate::payload::{Batch, Payload};
 use crate::protocol::{self, Fault, event};
 use crate::room::hall::Role;
+use crate::shard::bridge::Speech;
 use crate::shard::{Shard, State};
 use crate::ws::encode::{close_frame, put_frame};
 use crate::ws::utf8::as_text;
@@ -146,24 +147,27 @@ impl<I: Io> Shard<I> {
             _ => self.vacate(id, Disconnect::PeerGone, CloseHow::Reset),
         }
     }
-}
 
-impl State {
     /// Goes on with what had to wait for its room, before anything new can fill that again:
-    /// speakers here and mail from elsewhere, in turn. How many got further.
+    /// speakers here, mail from other shards and mail from other boxes, in turn. How many got
+    /// further.
     pub(super) fn resume(&mut self) -> usize {
-        self.is_mail_first = !self.is_mail_first;
+        let parties = if self.state.bridge.is_some() { 3 } else { 2 };
+        let first = (self.state.resumes_first + 1) % parties;
+        self.state.resumes_first = first;
         let mut resumed = 0;
-        if self.is_mail_first {
-            resumed += self.held_requests();
-        }
-        resumed += self.resume_speakers();
-        if !self.is_mail_first {
-            resumed += self.held_requests();
+        for party in first..first + parties {
+            resumed += match party % parties {
+                0 => self.state.resume_speakers(),
+                1 => self.state.held_requests(),
+                _ => self.held_inbound(),
+            };
         }
         resumed
     }
+}
 
+impl State {
     /// Who could not be taken yet stays in front of those who were, and want more.
     fn resume_speakers(&mut self) -> usize {
         let mut resumed = 0;
@@ -348,13 +352,11 @@ impl State {
                     crate::ws::Kind::Binary => Opcode::Binary,
                 };
                 match kind {
-                    Kind::Room(Mode::Raw) => self.say(id, opcode, bytes),
-                    _ if opcode == Opcode::Binary => {
-                        return Some(Ended::Over(Disconnect::BinaryInJson));
-                    }
-                    _ => return self.say_json(id, bytes),
+                    // A raw room has no words for an error.
+                    Kind::Room(Mode::Raw) => self.say(id, opcode, bytes, None),
+                    _ if opcode == Opcode::Binary => Some(Ended::Over(Disconnect::BinaryInJson)),
+                    _ => self.say_json(id, bytes),
                 }
-                None
             }
             Event::Ping(payload) if self.is_blocked(id) => {
                 self.push_pong(id, payload);
@@ -401,43 +403,61 @@ impl State {
             Role::Outpost(_) => own_name?,
         };
         match protocol::command::parse(text, &hall.key.name, user) {
-            Ok(say) => {
-                self.say(id, Opcode::Text, say.content.as_bytes());
-                None
-            }
+            Ok(say) => self.say(id, Opcode::Text, say.content.as_bytes(), say.reference),
             Err(fault) => self.fault(id, &fault),
         }
     }
 
     /// Gives a member's content its place in the room: here, or by mail.
-    fn say(&mut self, id: ConnId, opcode: Opcode, content: &[u8]) {
-        let Some(seat) = self.conns.get(id).and_then(|conn| conn.seat) else { return };
-        let Some(hall) = self.halls.at(seat.hall) else { return };
+    fn say(
+        &mut self,
+        id: ConnId,
+        opcode: Opcode,
+        content: &[u8],
+        reference: Option<&str>,
+    ) -> Option<Ended> {
+        let seat = self.conns.get(id)?.seat?;
+        let hall = self.halls.at(seat.hall)?;
         let user = hall.members[seat.index as usize].user;
         match &hall.role {
             Role::Home(_) => {
                 let speaker = ConnKey { shard: self.id, conn: id };
-                self.speak(seat.hall, user, speaker, opcode, content);
+                if self.bridge.is_none() {
+                    self.speak(seat.hall, user, speaker, opcode, content);
+                    return None;
+                }
+                let speech = Speech { user, speaker, opcode, content, reference };
+                if self.speak_to_cluster(seat.hall, &speech) {
+                    return self.push_unavailable(id, reference);
+                }
             }
             Role::Outpost(outpost) => {
-                let Some(home) = outpost.hall else { return };
-                let to = outpost.home;
-                self.mesh
-                    .post(to, Mail::Say { home, user, who: id, opcode, content: content.into() });
+                let (home, to) = (outpost.hall?, outpost.home);
+                let reference = reference.filter(|_| self.bridge.is_some()).map(Box::from);
+                let content = content.into();
+                let mail = Mail::Say { home, user, who: id, opcode, content, reference };
+                self.mesh.post(to, mail);
             }
         }
+        None
     }
 
     /// Answers an error to the speaker alone; a flood of them ends the connection.
     fn fault(&mut self, id: ConnId, fault: &Fault<'_>) -> Option<Ended> {
-        self.count(Counter::errors);
         let second = u32::try_from(self.now.0 / 1000).unwrap_or(u32::MAX);
         let cold = self.conns.get(id)?.cold();
         cold.strikes = cold.strikes.saturating_sub(second - cold.strikes_at) + 1;
         cold.strikes_at = second;
         if cold.strikes > STRIKES_MAX {
+            self.count(Counter::errors);
             return Some(Ended::Over(Disconnect::Flood));
         }
+        self.push_error(id, fault)
+    }
+
+    /// Answers an error to the speaker alone.
+    pub(super) fn push_error(&mut self, id: ConnId, fault: &Fault<'_>) -> Option<Ended> {
+        self.count(Counter::errors);
         let mut frame = Vec::new();
         event::put_error(&mut frame, fault);
         let before = self.conns.get(id)?.queued_bytes();

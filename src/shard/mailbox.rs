@@ -12,8 +12,9 @@ use crate::mesh::{Mail, Way};
 use crate::payload::Payload;
 use crate::room::JoinRefused;
 use crate::room::epoch::Epoch;
-use crate::room::hall::{HallId, Role};
+use crate::room::hall::{HallId, Parked, Role};
 use crate::room::users::UserId;
+use crate::shard::bridge::Speech;
 use crate::shard::{Shard, State};
 
 /// What a home says to a new member elsewhere.
@@ -65,6 +66,7 @@ impl<I: Io> Shard<I> {
                 self.arm_if_open(who);
             }
             Mail::Refused { who, hall, why } => self.state.turned_away(who, hall, why),
+            Mail::Unavailable { who, reference } => self.state.unavailable(who, reference),
             Mail::Payload { home, hall, batch } => {
                 self.state.foreign_payload(from, home, hall, batch);
             }
@@ -123,36 +125,57 @@ impl State {
 
     fn request(&mut self, from: ShardId, mail: Mail) -> Result<(), Mail> {
         match mail {
-            Mail::Join { key, user, who, hall } => self.join_by_mail(from, &key, &user, who, hall),
+            Mail::Join { key, user, who, hall } => self.join_by_mail(from, &key, user, who, hall),
             Mail::Leave { home, user } => {
                 if self.halls.get(home).is_some() {
                     self.release_member(home.index, user, Some(from));
                 }
             }
-            Mail::Say { home, user, who, opcode, content } => {
+            Mail::Say { home, user, who, opcode, content, reference } => {
                 let limit = self.limits.room_tick_bytes;
                 let room = self.halls.get(home).and_then(|hall| hall.home_mut());
                 let Some(room) = room else { return Ok(()) };
                 if room.pending.bytes.len() >= limit {
-                    return Err(Mail::Say { home, user, who, opcode, content });
+                    return Err(Mail::Say { home, user, who, opcode, content, reference });
                 }
                 let speaker = ConnKey { shard: from, conn: who };
-                self.speak(home.index, user, speaker, opcode, &content);
+                if self.bridge.is_none() {
+                    self.speak(home.index, user, speaker, opcode, &content);
+                    return Ok(());
+                }
+                let speech = Speech {
+                    user,
+                    speaker,
+                    opcode,
+                    content: &content,
+                    reference: reference.as_deref(),
+                };
+                if self.speak_to_cluster(home.index, &speech) {
+                    self.mesh.post(from, Mail::Unavailable { who, reference });
+                }
             }
             _ => unreachable!("answers go the other way"),
         }
         Ok(())
     }
 
-    fn join_by_mail(
+    pub(super) fn join_by_mail(
         &mut self,
         from: ShardId,
         key: &RoomKey,
-        user: &str,
+        user: Box<str>,
         who: ConnId,
         hall: HallId,
     ) {
-        let answer = match self.admit_member(key, user, Some((from, hall))) {
+        match self.opening(key) {
+            Ok(None) => {}
+            Ok(Some(opening)) => {
+                opening.parked.push(Parked::There { shard: from, hall, who, user });
+                return;
+            }
+            Err(why) => return self.mesh.post(from, Mail::Refused { who, hall, why }),
+        }
+        let answer = match self.admit_member(key, &user, Some((from, hall))) {
             Ok(entry) => Mail::Joined {
                 who,
                 hall,

@@ -51,24 +51,26 @@ impl State {
         let (limits, now) = (self.limits.clone(), self.now);
         let hall = self.halls.at(hall_id.index).expect("the hall was just found or made");
         let Some(home) = hall.home_mut() else { return Err(JoinRefused::RoomsFull) };
-        let (user_id, notice) = match home.room.apply_join(user, &limits, now) {
+        let joined = match home.room.apply_join(user, &limits, now) {
             Ok(joined) => joined,
             Err(why) => {
                 self.drop_hall_if_deserted(hall_id.index);
                 return Err(why);
             }
         };
+        let members = home.room.members();
         if let Some((shard, hall)) = from {
             subscribe(home, shard, hall);
         }
         let entry = Entry {
             hall: hall_id,
-            user: user_id,
+            user: joined.user,
             epoch: home.room.epoch().clone(),
             offset: home.room.offset(),
             from: home.pending.len(),
         };
-        self.announce(hall_id, user, notice, Crossing::Joined);
+        self.announce(hall_id, user, joined.notice, Crossing::Joined);
+        self.tell_crossing(key, user, Crossing::Joined, joined.is_first, members);
         Ok(entry)
     }
 
@@ -119,9 +121,15 @@ impl State {
             unsubscribe(home, shard);
         }
         let owed = home.owed();
+        let told = self.bridge.is_some().then(|| Box::<str>::from(home.room.user(user)));
         let (name, notice) = home.room.apply_leave(user, &limits, now);
+        let (members, is_last) = (home.room.members(), name.is_some());
         if let Some(name) = name {
             self.announce(HallId { index: hall, generation }, &name, notice, Crossing::Left);
+        }
+        if let (Some(user), Some(place)) = (told, self.halls.at(hall)) {
+            let key = place.key.clone();
+            self.tell_crossing(&key, &user, Crossing::Left, is_last, members);
         }
         if from.is_some() && !owed {
             self.requeue(hall);
@@ -129,7 +137,7 @@ impl State {
         self.drop_hall_if_deserted(hall);
     }
 
-    /// Appends what a member says to its room's frames of this turn.
+    /// Appends what a member says to its room's frames of this turn, which members here hear.
     pub(super) fn speak(
         &mut self,
         hall: u32,
@@ -181,9 +189,10 @@ impl State {
     }
 
     pub(super) fn drop_hall_if_deserted(&mut self, hall: u32) {
-        if let Some(Role::Home(_)) = self.halls.drop_if_deserted(hall) {
+        if let Some(Hall { key, role: Role::Home(_), .. }) = self.halls.drop_if_deserted(hall) {
             self.shared.rooms.fetch_sub(1, Ordering::Relaxed);
             self.counters.sub(Counter::rooms, 1);
+            self.tell_closed(key);
         }
     }
 
@@ -201,7 +210,7 @@ impl State {
                 continue;
             };
             let summary = home.room.take_summary(now);
-            let count = home.room.members();
+            let count = home.room.members_everywhere();
             let out = &mut home.pending.bytes;
             event::put_summary(out, &key.name, count, summary.joined, summary.left);
             home.pending.mark(0, None);
@@ -210,7 +219,7 @@ impl State {
         sent
     }
 
-    fn home_hall(&mut self, key: &RoomKey) -> Result<HallId, JoinRefused> {
+    pub(super) fn home_hall(&mut self, key: &RoomKey) -> Result<HallId, JoinRefused> {
         if let Some(id) = self.halls.find(key) {
             return Ok(id);
         }
@@ -225,11 +234,20 @@ impl State {
             subscribers: Vec::new(),
             spread: false,
             deliveries: 0,
+            opening: self.bridge.is_some().then(Box::default),
         };
-        Ok(self.halls.insert(key.clone(), Role::Home(Box::new(home))))
+        let hall = self.halls.insert(key.clone(), Role::Home(Box::new(home)));
+        self.tell_open(key, hall);
+        Ok(hall)
     }
 
-    fn announce(&mut self, hall: HallId, user: &str, notice: Notice, crossing: Crossing) {
+    pub(super) fn announce(
+        &mut self,
+        hall: HallId,
+        user: &str,
+        notice: Notice,
+        crossing: Crossing,
+    ) {
         let Some(Hall { key, role: Role::Home(home), .. }) = self.halls.at(hall.index) else {
             return;
         };

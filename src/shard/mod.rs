@@ -11,6 +11,7 @@
 //! - A connection is sent to at most once a turn.
 
 pub mod accept;
+pub mod bridge;
 pub mod budget;
 pub mod closing;
 pub mod drain;
@@ -22,6 +23,7 @@ pub mod members;
 pub mod moving;
 pub mod opening;
 pub mod origin;
+pub mod placing;
 pub mod receive;
 pub mod shared;
 pub mod spread;
@@ -33,6 +35,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::bridge::{Bridge, BridgeEnd, Inbound};
 use crate::conn::Flags;
 use crate::conn::table::Table;
 use crate::counters::{Counter, Counters};
@@ -92,6 +95,8 @@ pub struct Setup {
     pub limits: Arc<Limits>,
     /// Where members sit.
     pub placement: Placement,
+    /// Where boxes share rooms: its lanes to the bridge.
+    pub bridge: Option<Arc<Bridge>>,
     /// Sockets that its ring's table holds.
     pub table_slots: usize,
     /// Seed of its own jitter.
@@ -120,6 +125,8 @@ pub struct State {
     pub(crate) conns: Table,
     pub(crate) halls: Registry,
     pub(crate) mesh: MeshEnd,
+    /// Where boxes share rooms.
+    pub(crate) bridge: Option<BridgeEnd>,
     pub(crate) wheel: Wheel,
     pub(crate) epochs: Epochs,
     pub(crate) random: fastrand::Rng,
@@ -134,8 +141,8 @@ pub struct State {
     /// Speakers whose input is stashed because their room or its home could not take it; who has
     /// waited longest comes first.
     pub(crate) paused: VecDeque<ConnId>,
-    /// Of input and mail that wait for a room, mail went first in this turn.
-    pub(crate) is_mail_first: bool,
+    /// Of those who wait for a room, who went first in this turn (`resume`).
+    pub(crate) resumes_first: usize,
     /// Echoes with stashed input whose queues were sent.
     pub(crate) drained: Vec<ConnId>,
     /// Rooms with frames to fan out.
@@ -146,6 +153,8 @@ pub struct State {
     pub(crate) summaries: VecDeque<(Now, HallId)>,
     /// Mail that its room could not take yet, by sender.
     pub(crate) held_mail: Vec<Option<Mail>>,
+    /// What the bridge has told and its room could not take yet.
+    pub(crate) held_inbound: Option<Inbound>,
     /// A join's answer that has to wait for this turn's payloads, by sender.
     pub(crate) held_welcome: Vec<Option<Mail>>,
     /// Sockets that leave for plain HTTP; the host takes them.
@@ -182,6 +191,7 @@ impl<I: Io> Shard<I> {
             conns: Table::default(),
             halls: Registry::default(),
             mesh: MeshEnd::new(setup.shared.mesh.clone(), setup.id),
+            bridge: setup.bridge.map(|bridge| BridgeEnd::new(bridge, setup.id)),
             wheel: Wheel::default(),
             epochs: Epochs::new(setup.shared.seed, setup.id.0),
             random: fastrand::Rng::with_seed(setup.seed),
@@ -190,12 +200,13 @@ impl<I: Io> Shard<I> {
             dirty: Vec::new(),
             finishing: Vec::new(),
             paused: VecDeque::new(),
-            is_mail_first: false,
+            resumes_first: 0,
             drained: Vec::new(),
             dirty_halls: Vec::new(),
             foreign: Vec::new(),
             summaries: VecDeque::new(),
             held_mail: (0..shards).map(|_| None).collect(),
+            held_inbound: None,
             held_welcome: (0..shards).map(|_| None).collect(),
             handoffs: Vec::new(),
             turned_away: Vec::new(),

@@ -15,6 +15,7 @@ use crate::id::{ConnId, ShardId};
 use crate::io::Io;
 use crate::mesh::Mail;
 use crate::room::JoinRefused;
+use crate::room::hall::Parked;
 use crate::shard::{Shard, State};
 use crate::ws::handshake::accept_response;
 
@@ -69,8 +70,16 @@ impl<I: Io> Shard<I> {
 
 impl State {
     /// Joins a room that lives here.
-    fn join_here(&mut self, id: ConnId, upgrade: Upgrade) {
+    pub(super) fn join_here(&mut self, id: ConnId, upgrade: Upgrade) {
         let Route::Room { room, user, hears_itself } = &upgrade.route else { return };
+        match self.opening(room) {
+            Ok(None) => {}
+            Ok(Some(opening)) => {
+                opening.parked.push(Parked::Here(id));
+                return self.wait_to_join(id, upgrade);
+            }
+            Err(why) => return self.refuse_join(id, why),
+        }
         match self.admit_member(room, user, None) {
             Ok(entry) => {
                 self.sit(id, entry.hall.index, entry.user, entry.from, *hears_itself);
@@ -86,13 +95,17 @@ impl State {
         let Route::Room { room, user, .. } = &upgrade.route else { return };
         let (key, user) = (room.clone(), user.clone());
         let hall = self.outpost(&key, home);
+        self.wait_to_join(id, upgrade);
+        self.mesh.post(home, Mail::Join { key, user, who: id, hall });
+    }
+
+    fn wait_to_join(&mut self, id: ConnId, upgrade: Upgrade) {
         if let Some(conn) = self.conns.get(id) {
             conn.phase = Phase::Joining;
             conn.cold().upgrade = Some(upgrade);
         }
         // Frames that came with the request wait for the answer, and weigh.
         self.weigh(id);
-        self.mesh.post(home, Mail::Join { key, user, who: id, hall });
     }
 
     /// Answers the upgrade and opens the connection.
@@ -147,6 +160,7 @@ impl State {
                 "the server has as many rooms as rooms.max allows; join an existing one or try \
                  again later",
             ),
+            JoinRefused::ShuttingDown => return self.refuse_for_shutdown(id),
         };
         let retry = self.random.u32(1..=10);
         self.refuse(id, Refusal::for_now(kind, message, retry));

@@ -53,6 +53,9 @@ pub struct Neighbour {
     pub asleep: std::sync::atomic::AtomicBool,
     /// How busy it was in the last second, in percent.
     pub busy_percent: AtomicUsize,
+    /// In a shutdown: it has no connection, no mail to send and none that waits, and starts nothing
+    /// any more.
+    pub vacant: std::sync::atomic::AtomicBool,
     /// Orders it has not read yet.
     pub orders: SegQueue<Order>,
 }

@@ -30,14 +30,16 @@ impl<I: Io> Shard<I> {
     /// Runs one turn.
     pub fn turn(&mut self, now: Now) -> Next {
         self.state.now = now;
+        let is_last = self.state.are_all_vacant();
         (self.state.sends, self.state.largest_fan_out) = (0, 0);
         self.orders(); //                     limits, shutdown
-        let mut work = self.state.resume(); // what had to wait for its room, before anything new
+        let mut work = self.resume(); //      what had to wait for its room, before anything new
         let reaped = self.reap(); //          who is readable, what arrived, what fell short
         self.note_completions(reaped);
         work += reaped;
         work += self.finish_ended(); //       FIN behind the last bytes of those that end
         work += self.mailbox(); //            what other shards' members say, what other homes said
+        work += self.bridge_mail(); //        what other boxes' members say, and who comes and goes
         work += self.state.resume_echoes(); // input that had to wait for its own reader
         work += self.receive(); //            bytes in -> frame -> message -> command -> room
         work += self.timers(); //             heartbeats and other deadlines, summaries
@@ -49,7 +51,7 @@ impl<I: Io> Shard<I> {
         self.post(); //                       mail out, bells
         self.settle(work);
         self.io.submit(self.patience());
-        self.next(work)
+        self.next(work, is_last)
     }
 
     pub(super) fn reap(&mut self) -> usize {
@@ -87,6 +89,9 @@ impl<I: Io> Shard<I> {
         let io = &mut self.io;
         let mailed = self.state.mesh.flush(|shard| io.doorbell(shard));
         self.state.counters.add(Counter::mesh_messages, mailed as u64);
+        if let Some(bridge) = &mut self.state.bridge {
+            bridge.flush();
+        }
     }
 
     fn settle(&mut self, work: usize) {
@@ -102,6 +107,7 @@ impl<I: Io> Shard<I> {
         let neighbour = state.shared.neighbour(state.id);
         neighbour.free_slots.store(free, Ordering::Relaxed);
         neighbour.moved_at.store(state.now.0, Ordering::Relaxed);
+        self.note_vacancy();
         self.resume_accepting();
     }
 
@@ -116,10 +122,18 @@ impl<I: Io> Shard<I> {
         Wait::Gather { count, at_most: limits.gather_wait }
     }
 
-    fn next(&mut self, work: usize) -> Next {
+    /// `is_last`: before the turn began, all shards had nothing left to do.
+    fn next(&mut self, work: usize, is_last: bool) -> Next {
         let state = &mut self.state;
-        if state.drain.as_ref().is_some_and(|drain| drain.is_over()) && state.conns.is_empty() {
-            return Next::End;
+        if let Some(drain) = state.drain.as_ref().filter(|drain| drain.is_over())
+            && state.conns.is_empty()
+        {
+            if drain.is_cut() || (is_last && work == 0 && state.are_all_vacant()) {
+                return Next::End;
+            }
+            if !is_last && state.are_all_vacant() {
+                return Next::Turn;
+            }
         }
         let more =
             !state.ready.is_empty() || !state.dirty.is_empty() || !state.finishing.is_empty();
@@ -131,6 +145,7 @@ impl<I: Io> Shard<I> {
         let summary = state.summaries.front().map(|(due, _)| *due);
         let drain = state.drain.as_ref().and_then(|drain| drain.next_due());
         let waits = !state.paused.is_empty() || state.mesh.waiting() > 0 || state.holds_mail();
+        let waits = waits || state.owes_bridge() || state.held_inbound.is_some();
         let retry = waits.then(|| state.now.after(MAIL_RETRY));
         let accept = (state.accept_after > state.now).then_some(state.accept_after);
         for due in [summary, drain, retry, accept].into_iter().flatten() {

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ringhall::bridge::Bridge;
 use ringhall::http::{HeadLimits, HeadProgress, HeadVerdict, Protocol, Upgrade, read_head};
 use ringhall::id::ShardId;
 use ringhall::limits::Limits;
@@ -83,8 +84,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Shards that have begun to accept.
-    pub fn start(plan: &Plan, shared: Arc<Shared>, world: &Rc<RefCell<World>>) -> Self {
+    /// Shards that have begun to accept; with a bridge, one server of several.
+    pub fn start(
+        plan: &Plan,
+        shared: Arc<Shared>,
+        world: &Rc<RefCell<World>>,
+        bridge: Option<&Arc<Bridge>>,
+    ) -> Self {
         let limits = Arc::new(plan.limits.clone());
         let seat = |index: usize| {
             let io = SimIo::new(world.clone(), index, plan.buffers);
@@ -93,6 +99,7 @@ impl Host {
                 shared: shared.clone(),
                 limits: limits.clone(),
                 placement: plan.placement,
+                bridge: bridge.cloned(),
                 table_slots: plan.table_slots,
                 seed: plan.seed ^ index as u64,
             };
@@ -108,7 +115,8 @@ impl Host {
     pub fn shared(plan: &Plan) -> Arc<Shared> {
         let mesh = Mesh::new(plan.shards, plan.lane_messages, plan.lane_bytes);
         let limits = Arc::new(plan.limits.clone());
-        Arc::new(Shared::new(Arc::new(mesh), plan.shards, plan.seed, limits))
+        let shared = Shared::new(Arc::new(mesh), plan.shards, plan.seed, limits);
+        Arc::new(shared.behind(plan.front()))
     }
 
     /// Shards.
@@ -119,6 +127,11 @@ impl Host {
     /// One of them.
     pub fn shard(&mut self, index: usize) -> &mut Shard<SimIo> {
         &mut self.seats[index].shard
+    }
+
+    /// One of them, to look at.
+    pub fn look(&self, index: usize) -> &ringhall::shard::State {
+        &self.seats[index].shard.state
     }
 
     /// Whether all have said that their shutdown is complete.
@@ -162,7 +175,8 @@ impl Host {
             // The last look, behind `fall_asleep`: whoever posts after it sees the sleeper.
             let quiet = seat.shard.io.prepare_sleep();
             let orders = !self.shared.neighbour(id).orders.is_empty();
-            let rest = quiet && !orders && !mesh.has_mail(id);
+            let bridge = seat.shard.state.has_bridge_mail();
+            let rest = quiet && !orders && !bridge && !mesh.has_mail(id);
             seat.state = if rest { State::Asleep(until) } else { State::Awake };
             return;
         }
@@ -170,7 +184,7 @@ impl Host {
         seat.kicked = false;
         self.world.borrow().note(|| format!("{index}: turn"));
         let before = (seat.shard.io.reaped, seat.shard.io.queued);
-        let had_mail = mesh.has_mail(id);
+        let had_mail = mesh.has_mail(id) || seat.shard.state.has_bridge_mail();
         let next = seat.shard.turn(now);
         self.turns += 1;
         let idle = before == (seat.shard.io.reaped, seat.shard.io.queued) && !had_mail;
@@ -208,6 +222,13 @@ impl Host {
             if self.shared.mesh.bell(id).must_ring() {
                 self.seats[index].kicked = true;
             }
+        }
+    }
+
+    /// The bridge has mail for a shard.
+    pub fn ring(&mut self, shard: ShardId) {
+        if self.shared.mesh.bell(shard).must_ring() {
+            self.seats[shard.index()].kicked = true;
         }
     }
 

@@ -21,6 +21,8 @@ pub enum Entry {
     Summary { count: u64, joined: u64, left: u64 },
     /// Something was missed.
     Lag { missed: u64, offset: u64 },
+    /// The room's messages are numbered anew (several servers alone).
+    Renumbered { epoch: String, offset: u64 },
 }
 
 /// What a member of a raw room heard of it.
@@ -68,6 +70,8 @@ pub struct Log {
     pub echoed: usize,
     /// Errors that it has yet to be told.
     pub faults: VecDeque<(&'static str, Option<String>)>,
+    /// Messages that nobody heard, as it was told (several servers alone).
+    pub unavailable: usize,
     /// Faults it made.
     pub faults_made: usize,
     /// Pings it sent, and up to which it was answered.
@@ -105,11 +109,14 @@ impl Log {
         let value: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in {text}"));
         let kind = value["type"].as_str();
         if kind == Some("joined") {
-            assert!(self.joined.is_none(), "joined twice: {text}");
             assert_eq!(value["room"], room, "{text}");
             assert_eq!(value["recovered"], false, "{text}");
             let epoch = value["epoch"].as_str().expect("an epoch is a string").to_owned();
-            self.joined = Some((epoch, number(&value, "offset")));
+            let offset = number(&value, "offset");
+            match &self.joined {
+                None => self.joined = Some((epoch, offset)),
+                Some(_) => self.entries.push(Entry::Renumbered { epoch, offset }),
+            }
             return;
         }
         assert!(self.joined.is_some(), "something came before joined: {text}");
@@ -136,6 +143,11 @@ impl Log {
     }
 
     fn hear_error(&mut self, value: &Value, text: &str) {
+        if value["code"] == "unavailable" {
+            let reference = value.get("ref");
+            assert!(reference.is_none_or(|given| *given == serde_json::json!([7])), "{text}");
+            return self.unavailable += 1;
+        }
         let (code, reference) = self.faults.pop_front().unwrap_or_else(|| {
             panic!("an error for nothing: {text}");
         });
@@ -146,12 +158,7 @@ impl Log {
 
     /// Takes a message of a raw room.
     pub fn hear_raw(&mut self, opcode: u8, payload: &[u8]) {
-        let mut words = payload
-            .splitn(3, |byte| *byte == b' ')
-            .map(|word| std::str::from_utf8(word).ok().and_then(|word| word.parse().ok()));
-        let (Some(Some(by)), Some(Some(n))) = (words.next(), words.next()) else {
-            panic!("a message that nobody said: {payload:?}");
-        };
+        let (by, n) = raw_id(payload);
         self.heard.push(RawEntry { by, n, opcode, payload: payload.to_vec() });
     }
 
@@ -178,13 +185,28 @@ fn announcement(value: &Value, text: &str) -> Entry {
     Entry::Left(user.unwrap_or_else(|| panic!("the system says {content}")).to_owned())
 }
 
-fn said(value: &Value, payload: &[u8]) -> Entry {
-    let content = &value["content"];
+/// Who said this in a raw room, and which of the speaker's messages it is.
+pub fn raw_id(payload: &[u8]) -> (usize, usize) {
+    let mut words = payload
+        .splitn(3, |byte| *byte == b' ')
+        .map(|word| std::str::from_utf8(word).ok().and_then(|word| word.parse().ok()));
+    let (Some(Some(by)), Some(Some(n))) = (words.next(), words.next()) else {
+        panic!("a message that nobody said: {payload:?}");
+    };
+    (by, n)
+}
+
+/// The same of a JSON room's content.
+pub fn json_id(content: &Value) -> (usize, usize) {
     let part = |name: &str, at: usize| {
         let number = content.get(name).or_else(|| content.get(at)).and_then(Value::as_u64);
-        let number = number.unwrap_or_else(|| panic!("a message that nobody said: {value}"));
+        let number = number.unwrap_or_else(|| panic!("a message that nobody said: {content}"));
         usize::try_from(number).expect("clients and messages are few")
     };
-    let (by, n) = (part("c", 0), part("n", 1));
+    (part("c", 0), part("n", 1))
+}
+
+fn said(value: &Value, payload: &[u8]) -> Entry {
+    let (by, n) = json_id(&value["content"]);
     Entry::Said { offset: number(value, "offset"), by, n, payload: payload.to_vec() }
 }

@@ -36,6 +36,9 @@ pub fn check(sim: &Sim, at_rest: bool) {
     for client in &sim.clients {
         let Role::Member { room, .. } = client.script.role else { continue };
         let Some((name, _)) = &client.log.joined else { continue };
+        assert_eq!(client.log.unavailable, 0, "client {}: one server is no broker", client.id);
+        let again = |entry: &Entry| matches!(entry, Entry::Renumbered { .. });
+        assert!(!client.log.entries.iter().any(again), "client {}: joined twice", client.id);
         let epoch = epochs.entry(name).or_insert_with(|| Epoch {
             name,
             room,
@@ -189,19 +192,23 @@ impl Epoch<'_> {
 impl Sim {
     /// What the room has to relay for a message.
     fn said_payload(&self, room: usize, name: &str, by: usize, n: usize, offset: u64) -> Vec<u8> {
-        let speaker = &self.clients[by];
-        let Role::Member { room: spoken_in, user, .. } = &speaker.script.role else {
-            panic!("client {by} is in no room");
-        };
-        assert_eq!(*spoken_in, room, "client {by} said something in another room");
-        let (_, content) = speaker.log.said.get(n).unwrap_or_else(|| {
-            panic!("client {by} did not say {n}");
-        });
-        let text = |name: &str| serde_json::to_string(name).expect("a string is JSON");
-        let mut payload =
-            format!("{{\"room\":{},\"sender\":{},\"content\":", text(name), text(user));
-        payload.push_str(std::str::from_utf8(content).expect("contents are text"));
-        payload.push_str(&format!(",\"offset\":{offset}}}"));
-        payload.into_bytes()
+        payload_of(&self.clients[by], room, name, n, offset)
     }
+}
+
+/// What a room has to relay for a client's message.
+pub fn payload_of(speaker: &Client, room: usize, name: &str, n: usize, offset: u64) -> Vec<u8> {
+    let by = speaker.id;
+    let Role::Member { room: spoken_in, user, .. } = &speaker.script.role else {
+        panic!("client {by} is in no room");
+    };
+    assert_eq!(*spoken_in, room, "client {by} said something in another room");
+    let (_, content) = speaker.log.said.get(n).unwrap_or_else(|| {
+        panic!("client {by} did not say {n}");
+    });
+    let text = |name: &str| serde_json::to_string(name).expect("a string is JSON");
+    let mut payload = format!("{{\"room\":{},\"sender\":{},\"content\":", text(name), text(user));
+    payload.push_str(std::str::from_utf8(content).expect("contents are text"));
+    payload.push_str(&format!(",\"offset\":{offset}}}"));
+    payload.into_bytes()
 }

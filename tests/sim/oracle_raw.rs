@@ -80,7 +80,7 @@ fn check_speakers(member: &Client, may_lag: bool) {
 }
 
 /// There is an order that contains everybody's.
-fn check_one_order(members: &[&Client]) {
+pub fn check_one_order(members: &[&Client]) {
     let mut behind: BTreeMap<Id, BTreeSet<Id>> = BTreeMap::new();
     let mut before: BTreeMap<Id, usize> = BTreeMap::new();
     for member in members {

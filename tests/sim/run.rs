@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use fastrand::Rng;
+use ringhall::bridge::Bridge;
 use ringhall::counters::{ALL, REASONS_MAX};
 use ringhall::id::RoomKey;
-use ringhall::shard::shared::{Farewell, Order};
+use ringhall::shard::shared::{Farewell, Order, Shared};
 
 use crate::chaos::Plant;
 use crate::check::{self, Bounds};
@@ -75,8 +77,37 @@ pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
     sim.tally()
 }
 
+/// What a server of several has been given.
+pub struct Membership {
+    /// What all of them call the rooms.
+    pub rooms: Vec<RoomKey>,
+    /// What its shards share.
+    pub shared: Arc<Shared>,
+    /// Its bridge.
+    pub bridge: Arc<Bridge>,
+    /// Number of its first client.
+    pub first: usize,
+}
+
 impl Sim {
     fn new(plan: Plan, plant: Option<(Plant, u32)>, trace: bool) -> Self {
+        let shared = Host::shared(&plan);
+        let rooms = plan.room_names(std::slice::from_ref(&shared));
+        Self::build(plan, plant, trace, (rooms, shared, 0, None))
+    }
+
+    /// One server of several.
+    pub fn of_cluster(plan: Plan, trace: bool, membership: Membership) -> Self {
+        let Membership { rooms, shared, bridge, first } = membership;
+        Self::build(plan, None, trace, (rooms, shared, first, Some(bridge)))
+    }
+
+    fn build(
+        plan: Plan,
+        plant: Option<(Plant, u32)>,
+        trace: bool,
+        (rooms, shared, first, bridge): (Vec<RoomKey>, Arc<Shared>, usize, Option<Arc<Bridge>>),
+    ) -> Self {
         let Plan { seed, shards, table_slots, buffers, chaos, .. } = plan;
         let mut world = World::new(seed, shards, table_slots, buffers, chaos);
         world.pipe_bytes = plan.pipe_bytes;
@@ -84,10 +115,8 @@ impl Sim {
         world.plant = plant;
         world.trace = trace;
         world.note(|| format!("{plan:#?}"));
-        let shared = Host::shared(&plan);
-        let rooms = plan.room_names(&shared);
         let mut random = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let clients = (0..plan.clients).map(|id| {
+        let clients = (first..first + plan.clients).map(|id| {
             let script = Script::write(&mut random, &plan, &rooms, id);
             let room = match script.role {
                 Role::Member { room, .. } => rooms[room].name.to_string(),
@@ -97,7 +126,7 @@ impl Sim {
         });
         let clients = clients.collect();
         let world = Rc::new(RefCell::new(world));
-        let host = Host::start(&plan, shared, &world);
+        let host = Host::start(&plan, shared, &world, bridge.as_ref());
         let bounds = Bounds::of(&plan);
         Self { plan, rooms, world, host, clients, drained_at: None, cut_at: None, bounds, random }
     }
@@ -107,7 +136,7 @@ impl Sim {
         self.world.borrow().now
     }
 
-    fn tally(&self) -> Tally {
+    pub fn tally(&self) -> Tally {
         let shards = || self.host.shared.neighbours.iter().map(|shard| &shard.counters);
         let reasons = 0..REASONS_MAX;
         [
@@ -205,14 +234,14 @@ impl Sim {
         self.settle();
     }
 
-    fn pass(&mut self, wait: u64) {
+    pub fn pass(&mut self, wait: u64) {
         let mut world = self.world.borrow_mut();
         world.now += wait;
         world.note(|| format!("{wait} ms pass"));
     }
 
     /// Goes on to the next moment at which a client does something, or a shard within `horizon`.
-    fn jump(&mut self, horizon: u64) -> bool {
+    pub fn jump(&mut self, horizon: u64) -> bool {
         let now = self.now();
         if self.world.borrow().is_travelling() {
             return true;
@@ -225,7 +254,7 @@ impl Sim {
     }
 
     /// Lets one shard, client or message do one thing; whether there was any.
-    fn step(&mut self) -> bool {
+    pub fn step(&mut self) -> bool {
         self.world.borrow_mut().tick();
         if self.random.u8(..) < 32 {
             self.world.borrow_mut().now += self.random.u64(0..3);
@@ -234,8 +263,8 @@ impl Sim {
         let plain = self.host.plain_can_act();
         let clients: Vec<_> = {
             let world = self.world.borrow();
-            let able = self.clients.iter().filter(|client| client.can_act(&world));
-            able.map(|client| client.id).collect()
+            let all = self.clients.iter().enumerate();
+            all.filter(|(_, client)| client.can_act(&world)).map(|(at, _)| at).collect()
         };
         let turns = shards.len() * 2;
         let all = turns + clients.len() + plain.len();

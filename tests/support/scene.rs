@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ringhall::bridge::Bridge;
 use ringhall::id::{ConnId, ShardId};
 use ringhall::limits::Limits;
 use ringhall::mesh::Mesh;
@@ -72,6 +73,15 @@ impl Scene {
 
     /// The same with so many receive buffers.
     pub fn with_buffers(limits: Limits, buffers: u16) -> Self {
+        Self::build(limits, buffers, None)
+    }
+
+    /// A shard whose rooms other boxes share.
+    pub fn with_bridge(limits: Limits, bridge: Arc<Bridge>) -> Self {
+        Self::build(limits, BUFFERS, Some(bridge))
+    }
+
+    fn build(limits: Limits, buffers: u16, bridge: Option<Arc<Bridge>>) -> Self {
         let limits = Arc::new(limits);
         let mesh = Arc::new(Mesh::new(1, 16, 1 << 16));
         let setup = Setup {
@@ -79,6 +89,7 @@ impl Scene {
             shared: Arc::new(Shared::new(mesh, 1, 7, limits.clone())),
             limits,
             placement: Placement::Home,
+            bridge,
             table_slots: SLOTS,
             seed: 7,
         };

@@ -46,7 +46,10 @@ impl Server {
     /// # Errors
     /// If it does not start.
     pub fn start(binary: &Path, arguments: &[&str]) -> io::Result<Self> {
-        let mut command = Command::new(binary);
+        // Whatever ends the generator, be it a SIGKILL, ends the server. (The process stays the
+        // one that is started here.)
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("RINGHALL_") {
                 command.env_remove(name);
@@ -226,5 +229,31 @@ impl Drop for Server {
         // Errors say that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_server_ends_with_whoever_has_started_it() {
+        let script = std::env::temp_dir().join(format!("ringhall-load-{}", std::process::id()));
+        let said = "echo 'http://0.0.0.0:7 http://127.0.0.1:8' >&2";
+        std::fs::write(&script, format!("#!/bin/sh\n{said}\nexec sleep 600\n")).unwrap();
+        let run = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&script, run).unwrap();
+        // To the kernel it is the thread that has started it.
+        let path = script.clone();
+        let starting = std::thread::spawn(move || Server::start(&path, &[]));
+        let mut server = starting.join().unwrap().unwrap();
+        let until = Instant::now() + DEADLINE;
+        while server.is_alive() {
+            assert!(Instant::now() < until, "process {} still runs", server.pid());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        std::fs::remove_file(&script).unwrap();
     }
 }
