@@ -86,7 +86,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc", &["uring"]),
     ("memchr", &["http", "room"]),
     ("mimalloc", &["main"]),
-    ("percent-encoding", &["http", "control"]),
+    ("percent-encoding", &["http", "control", "broker"]),
     ("futures-util", &["broker"]),
     ("redis", &["broker"]),
     (

@@ -12,10 +12,16 @@
 //! - One batch is under way at a time, published as one pipeline: order is the order of the queue.
 //! - A message's sequence is used up whether or not it is handed over: others see what they miss.
 
+pub mod authorities;
 pub mod breaker;
 pub mod cluster;
+pub mod loss;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod peers;
 pub mod presence;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod run;
@@ -145,6 +151,10 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
         | "rediss+sentinel" => redis::engine(options),
+        #[cfg(feature = "nats")]
+        "nats" | "tls" => nats::engine(options),
+        #[cfg(feature = "rabbitmq")]
+        "amqp" | "amqps" => rabbitmq::engine(options),
         other => Err(BrokerError(format!(
             "this binary has no engine for {other}://; build it with the feature of that broker \
              (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"
