@@ -158,8 +158,7 @@ fn an_upgrade_on_a_kept_connection_is_counted_for_the_client_of_its_header() {
 #[test]
 fn a_header_that_is_malformed_or_missing_is_refused_and_counted() {
     let server = start(100);
-    let good = header(PROXY_TCP4, &v4([192, 0, 2, 1]));
-    let mut wrong_version = good.clone();
+    let mut wrong_version = header(PROXY_TCP4, &v4([192, 0, 2, 1]));
     wrong_version[12] = 0x11;
     let wrong: [&[u8]; 6] = [
         &upgrade_request("/ws/room/ann", &[]),

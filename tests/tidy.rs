@@ -143,9 +143,11 @@ const UNWANTED_WORDS: &[&str] = &[
 ];
 
 /// Endings of the files that are read as text, and names of those without an ending.
-const TEXT_ENDINGS: &[&str] =
-    &["rs", "toml", "md", "sh", "py", "js", "mjs", "html", "css", "json", "conf", "service", "txt"];
-const TEXT_NAMES: &[&str] = &["run", "apply", "revert", "check"];
+const TEXT_ENDINGS: &[&str] = &[
+    "rs", "toml", "md", "sh", "py", "js", "mjs", "html", "css", "json", "conf", "service", "txt",
+    "cfg", "inc",
+];
+const TEXT_NAMES: &[&str] = &["run", "apply", "revert", "check", "cluster-demo"];
 /// Folders that hold what others wrote or what a build left.
 const FOREIGN_FOLDERS: &[&str] = &["target", "node_modules", "corpus", "artifacts", "runs"];
 

@@ -255,10 +255,19 @@ fn networks(given: Given<'_>) -> Result<Vec<Network>, Fault> {
     list.iter().map(|text| network(text)).collect()
 }
 
-/// A list as TOML spells it; one element stands for itself.
-fn spelled(list: &[impl ToString]) -> String {
-    let list: Vec<_> = list.iter().map(|one| quoted(&one.to_string())).collect();
-    if let [one] = &list[..] { one.clone() } else { format!("[{}]", list.join(", ")) }
+/// Sets a list; answers with its spelling, in which one element stands for itself.
+fn set_list<T: ToString>(
+    list: Vec<T>,
+    set: fn(&mut Config, Vec<T>),
+    config: &mut Config,
+) -> String {
+    let texts: Vec<_> = list.iter().map(|one| quoted(&one.to_string())).collect();
+    set(config, list);
+    match &texts[..] {
+        [] => quoted("none"),
+        [one] => one.clone(),
+        _ => format!("[{}]", texts.join(", ")),
+    }
 }
 
 fn secret(given: Given<'_>) -> Result<Option<Secret>, Fault> {
@@ -310,18 +319,8 @@ impl Kind {
     /// Reads a value into the configuration; answers with its spelling in TOML.
     pub(super) fn read(&self, given: Given<'_>, config: &mut Config) -> Result<String, Fault> {
         match self {
-            Self::Addresses(set) => {
-                let all = addresses(given)?;
-                let text = spelled(&all);
-                set(config, all);
-                Ok(text)
-            }
-            Self::Networks(set) => {
-                let all = networks(given)?;
-                let text = if all.is_empty() { quoted("none") } else { spelled(&all) };
-                set(config, all);
-                Ok(text)
-            }
+            Self::Addresses(set) => Ok(set_list(addresses(given)?, *set, config)),
+            Self::Networks(set) => Ok(set_list(networks(given)?, *set, config)),
             Self::Address(set) => {
                 let one = address(&given.text().ok_or_else(Fault::other)?)?;
                 set(config, one);

@@ -416,7 +416,7 @@ fn proxies_are_networks_and_what_is_none_says_what_to_write() {
     let shown = |text: &str| {
         let loaded = set(&[("server.trusted_proxies", text)]).expect(text);
         let mut all = loaded.settings();
-        all.find(|(key, ..)| key.name == "server.trusted_proxies").unwrap().1.to_owned()
+        all.find(|(key, ..)| key.name == "server.trusted_proxies").unwrap().1
     };
     assert_eq!(shown("none"), "\"none\"");
     assert_eq!(shown("10.0.0.0/8"), "\"10.0.0.0/8\"");
