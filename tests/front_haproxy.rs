@@ -44,6 +44,16 @@ fn a_killed_boxs_clients_are_back_soon_and_nobody_else_notices() {
 }
 
 #[test]
+fn connections_to_a_box_leave_from_several_addresses() {
+    front::check_sources(Kind::Haproxy, &[11, 12].map(|last| [127, 0, 0, last]));
+}
+
+#[test]
+fn its_timeout_is_longer_than_the_heartbeat() {
+    front::check_timeouts(Kind::Haproxy, &["timeout tunnel"]);
+}
+
+#[test]
 fn an_addresss_limit_counts_clients() {
     front::check_addresses(Kind::Haproxy, "room_hash", &[]);
 }

@@ -37,7 +37,19 @@ fn room_hash_keeps_a_room_on_one_box() {
 
 #[test]
 fn a_killed_boxs_clients_are_back_soon_and_nobody_else_notices() {
-    front::check_failover(Kind::Nginx);
+    let refused = front::check_failover(Kind::Nginx);
+    assert_eq!(refused, 0, "nginx tries the next box before the client knows");
+}
+
+#[test]
+fn connections_to_a_box_leave_from_several_addresses() {
+    let addresses = [11, 12, 13, 14].map(|last| [127, 0, 0, last]);
+    front::check_sources(Kind::Nginx, &addresses);
+}
+
+#[test]
+fn its_timeouts_are_longer_than_the_heartbeat() {
+    front::check_timeouts(Kind::Nginx, &["proxy_read_timeout", "proxy_send_timeout"]);
 }
 
 #[test]

@@ -29,6 +29,8 @@ struct Stage {
     killed: OnceLock<Instant>,
     is_over: AtomicBool,
     rounds: [AtomicU64; ROOMS],
+    /// Requests of returning clients that were answered with something else than 101.
+    refused: AtomicU64,
 }
 
 /// What became of a room.
@@ -39,8 +41,9 @@ enum Fate {
     Back(Duration),
 }
 
-/// Kills the second of three boxes with -9 under 300 clients.
-pub fn check_failover(kind: Kind) {
+/// Kills the second of three boxes with -9 under 300 clients; how often one of them was refused
+/// before it was back.
+pub fn check_failover(kind: Kind) -> u64 {
     let servers = boxes(&[]);
     let proxy = Proxy::start(kind, "room_hash", &servers);
     let (stage, address) = (Stage::default(), proxy.address());
@@ -66,6 +69,7 @@ pub fn check_failover(kind: Kind) {
     }
     let members = servers[0].counter("members") + servers[2].counter("members");
     assert!(members <= (ROOMS * MEMBERS) as u64);
+    stage.refused.load(Ordering::Relaxed)
 }
 
 /// Waits until every room has come so far, or one has given up, which joining its thread tells.
@@ -90,7 +94,7 @@ impl Room {
     /// One member says a number, all hear it, and so on until the test is over.
     fn talk(address: SocketAddr, number: usize, stage: &Stage) -> Fate {
         let mut room = Self { address, number, members: Vec::new() };
-        room.join_all();
+        room.join_all(stage);
         let mut fate = Fate::Undisturbed;
         while !stage.is_over.load(Ordering::Relaxed) {
             let round = stage.rounds[number].fetch_add(1, Ordering::Relaxed);
@@ -98,7 +102,7 @@ impl Room {
                 let killed = stage.killed.get().expect("nothing ends before the kill");
                 assert_eq!(fate, Fate::Undisturbed, "room {number} ended twice: {end:?}");
                 room.expect_all_ended();
-                room.join_all();
+                room.join_all(stage);
                 fate = Fate::Back(killed.elapsed());
             }
             std::thread::park_timeout(PAUSE);
@@ -130,11 +134,11 @@ impl Room {
         }
     }
 
-    fn join_all(&mut self) {
+    fn join_all(&mut self, stage: &Stage) {
         for user in 0..MEMBERS {
             let until = Instant::now() + DEADLINE;
             let client = loop {
-                if let Some(client) = self.try_join(user) {
+                if let Some(client) = self.try_join(user, stage) {
                     break client;
                 }
                 assert!(Instant::now() < until, "room {}: nobody lets us in", self.number);
@@ -144,12 +148,13 @@ impl Room {
         }
     }
 
-    fn try_join(&self, user: usize) -> Option<Client> {
+    fn try_join(&self, user: usize, stage: &Stage) -> Option<Client> {
         let mut client = Client::raw(self.address);
         let path = format!("/ws/room{}/user{user}", self.number);
         client.try_send_bytes(&upgrade_request(&path, &[])).ok()?;
         let answer = client.try_recv_response(false).ok()?;
         if answer.status != 101 {
+            stage.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         (client.try_recv().ok()?.json()["type"] == "joined").then_some(client)

@@ -17,6 +17,8 @@ use crate::support::{Client, DEADLINE, Server, eventually, get, upgrade_request}
 
 /// Where the balancers' own connections come from, and a balancer before them.
 const TRUSTED: [&str; 2] = ["--set", "server.trusted_proxies=127.0.0.8/29"];
+/// Enough connections for each of four addresses to be drawn: in one run of ten million not.
+const ROOMS_FOR_SOURCES: usize = 80;
 /// Boxes behind the balancer.
 pub const BOXES: usize = 3;
 
@@ -152,6 +154,53 @@ pub fn check_addresses(kind: Kind, name: &str, sets: &[&str]) {
         for forged in ["", "192.0.2.9", "127.0.0.1", "192.0.2.9, 127.0.0.11"] {
             let (_, answer) = ask(from, forged);
             answer.expect_refusal(429, "too_many_connections");
+        }
+    }
+}
+
+/// The balancer's connections to one box come from all of these addresses and no others: each has
+/// ports of its own.
+pub fn check_sources(kind: Kind, wanted: &[[u8; 4]]) {
+    let servers = boxes(&[]);
+    let proxy = Proxy::start(kind, "room_hash", &servers);
+    let clients: Vec<_> = (0..ROOMS_FOR_SOURCES)
+        .map(|n| Client::join(proxy.address(), &format!("room{n}"), "ann").0)
+        .collect();
+    let ports: Vec<_> = servers.iter().map(|server| server.address().port()).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list of sockets");
+    // `sl local_address rem_address st ...`, addresses as `0100007F:1F40`; 01 is established.
+    for fields in table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
+        let [_, local, remote, "01", ..] = fields[..] else { continue };
+        let number = |text: &str| u32::from_str_radix(text, 16).expect("hexadecimal");
+        let (_, port) = local.split_once(':').expect("a port");
+        if ports.iter().any(|own| number(port) == u32::from(*own)) {
+            let (address, _) = remote.split_once(':').expect("a port");
+            seen.insert(number(address).to_ne_bytes());
+        }
+    }
+    // The test's own questions to the admin listeners go to other ports.
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), wanted);
+    drop(clients);
+}
+
+/// The shipped times are longer than the server's own, by default: it is never the balancer who
+/// ends an idle member.
+pub fn check_timeouts(kind: Kind, names: &[&str]) {
+    let heartbeat = ringhall::limits::Limits::default().heartbeat_timeout;
+    let text = proxy::shipped(kind);
+    for name in names {
+        let values: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(name))
+            .map(|value| value.trim().trim_end_matches(';').strip_suffix('s').expect("seconds"))
+            .map(|value| value.parse().expect("a number"))
+            .collect();
+        assert!(!values.is_empty(), "{name} is not set");
+        for seconds in values {
+            let time = std::time::Duration::from_secs(seconds);
+            assert!(time > heartbeat + heartbeat / 10, "{name}: {time:?}");
+            assert!(time < heartbeat * 2, "{name}: a box without power is noticed soon");
         }
     }
 }

@@ -68,6 +68,12 @@ pub fn names(kind: Kind) -> Vec<String> {
     names
 }
 
+/// All shipped files of this balancer, one behind the other.
+pub fn shipped(kind: Kind) -> String {
+    let files = std::fs::read_dir(kind.folder()).expect("it is shipped");
+    files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("text")).collect()
+}
+
 /// A balancer of the test's own.
 #[derive(Debug)]
 pub struct Proxy {
