@@ -214,3 +214,22 @@ fn where_no_header_is_awaited_none_is_taken() {
     let (_, answer) = ask(&server, &header, "room");
     answer.expect_refusal(400, "bad_proxy_header");
 }
+
+#[test]
+fn where_the_header_names_another_trusted_proxy_what_that_forwards_counts() {
+    let server = start(1);
+    let header = header(PROXY_TCP4, &v4(PROXY));
+    let ask = |forwarded: &str| {
+        let mut client = Client::raw_from(PROXY, server.address());
+        let request = upgrade_request("/ws/room/ann", &[("X-Forwarded-For", forwarded)]);
+        client.send_bytes(&[&header[..], &request].concat());
+        let answer = client.recv_response(false);
+        (client, answer)
+    };
+    let (_one, answer) = ask("192.0.2.1");
+    assert_eq!(answer.status, 101);
+    let (_other, answer) = ask("192.0.2.1, 192.0.2.2");
+    assert_eq!(answer.status, 101);
+    let (_, answer) = ask("192.0.2.1, 127.0.0.2");
+    answer.expect_refusal(429, "too_many_connections");
+}
