@@ -56,7 +56,7 @@ pub const TABLE_RESERVE_ACCEPT: usize = 200;
 pub const TABLE_RESERVE_ACCEPT_MIN: usize = 2;
 /// Sockets a ring's table can hold (`IORING_MAX_FIXED_FILES`).
 pub const TABLE_SLOTS_MAX: usize = 1 << 20;
-/// Partitions that carry the rooms between boxes: few, whatever the rooms, and the same on every box.
+/// Partitions that carry the rooms between boxes: few, and the same on every box.
 pub const PARTITIONS: usize = 64;
 /// Shards of one process: queues between them grow with their square.
 pub const SHARDS_MAX: usize = 1024;

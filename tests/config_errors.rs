@@ -112,6 +112,11 @@ fn serve_with_a_wrong_configuration_opens_no_socket() {
         &["--log-format", "xml"],
         &["--set", "static.dir=/nowhere/at/all"],
         &["--set", "rooms.tick_bytes=1MiB"],
+        &["--set", "broker.url=mqtt://127.0.0.1"],
+        &["--set", "broker.url=redis+sentinel://127.0.0.1"],
+        &["--set", "broker.url=amqp://127.0.0.1", "--set", "broker.delivery=ordered"],
+        &["--set", "broker.delivery=ordered", "--set", "broker.overflow=drop"],
+        &["--set", "broker.required=true"],
         &["--config", "/nowhere/ringhall.toml"],
     ] {
         for command in [&["serve"][..], &[]] {
@@ -211,6 +216,32 @@ fn show_hides_the_secret() {
         shown(&said.out, "admin", "key"),
         "key = \"***\" # from environment RINGHALL_ADMIN_KEY"
     );
+}
+
+#[test]
+fn a_broker_that_cannot_be_is_told_what_can() {
+    for (url, more, said) in [
+        ("mqtt://ann:sesame@h:1", "broker.required=true", "an unknown scheme"),
+        ("amqp://ann:sesame@h:1", "broker.delivery=ordered", "RabbitMQ has no log"),
+        ("nats://ann:sesame@h:1", "broker.ca=/nowhere/at/all", "broker.ca is for TLS"),
+        ("tls://ann:sesame@h:1", "broker.ca=/nowhere/at/all", "name a PEM file"),
+        ("redis://ann:sesame@h:none", "broker.required=true", "no number from 1 to 65535"),
+    ] {
+        let url = format!("broker.url={url}");
+        let said_all = ringhall(&["config", "check", "--set", &url, "--set", more], &[]);
+        assert_eq!(said_all.code, Some(2), "{url}");
+        assert!(said_all.err.contains(said), "{said}: {}", said_all.err);
+        assert!(!said_all.err.contains("sesame"), "{}", said_all.err);
+    }
+}
+
+#[test]
+fn show_hides_the_brokers_password_and_names_the_rest() {
+    let variables = [("RINGHALL_BROKER_URL", "redis://ann:opensesame@db:6379/2")];
+    let said = ringhall(&["config", "show"], &variables);
+    assert!(!said.out.contains("opensesame") && !said.err.contains("opensesame"));
+    let wanted = "url = \"redis://ann:***@db:6379/2\" # from environment RINGHALL_BROKER_URL";
+    assert_eq!(shown(&said.out, "broker", "url"), wanted);
 }
 
 #[test]

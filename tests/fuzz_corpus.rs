@@ -84,3 +84,8 @@ fn messages_are_those_of_the_reference_however_they_are_cut() {
 fn utf8_is_judged_as_the_standard_library_does() {
     run("utf8_stream", checks::utf8_stream::check);
 }
+
+#[test]
+fn an_envelope_is_written_back_as_it_was_read() {
+    run("bridge_envelope", checks::bridge_envelope::check);
+}

@@ -47,7 +47,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
     ("config", &["proxy", "bridge"]),
     ("probe", &[]),
-    ("broker", &["room", "bridge", "mesh", "config"]),
+    ("broker", &["ws", "room", "bridge", "mesh", "config"]),
     (
         "server",
         &[

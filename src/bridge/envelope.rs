@@ -327,10 +327,16 @@ impl<'a> Reader<'a> {
 
     /// A room's or a user's name.
     fn name(&mut self) -> Result<&'a str, Unreadable> {
+        self.name_or_none().and_then(|name| match name {
+            "" => Err(Unreadable::Malformed),
+            name => Ok(name),
+        })
+    }
+
+    fn name_or_none(&mut self) -> Result<&'a str, Unreadable> {
         let name = self.text()?;
-        let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
-        let plain = !name.chars().any(char::is_control);
-        (fits && plain).then_some(name).ok_or(Unreadable::Malformed)
+        let fits = name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
+        fits.then_some(name).ok_or(Unreadable::Malformed)
     }
 
     fn said(&mut self) -> Result<Said<'a>, Unreadable> {
@@ -358,7 +364,7 @@ impl<'a> Reader<'a> {
     fn snapshot(&mut self) -> Result<Snapshot<'a>, Unreadable> {
         let part = u32::from_le_bytes(self.array()?);
         let last = self.byte()? != 0;
-        let (room, members) = (self.text()?, self.number()?);
+        let (room, members) = (self.name_or_none()?, self.number()?);
         let mut users = Vec::new();
         while !self.0.is_empty() {
             users.push(self.name()?);

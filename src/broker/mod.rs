@@ -15,6 +15,8 @@
 pub mod authorities;
 pub mod breaker;
 pub mod cluster;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod loss;
 #[cfg(feature = "nats")]
 pub mod nats;
@@ -97,8 +99,9 @@ pub trait Engine {
     /// What `/health` calls it.
     fn kind(&self) -> &'static str;
 
-    /// Connects and subscribes to the partitions and to the control lane. When it resolves, whatever
-    /// any box publishes from now on reaches the inlet. Cancelled after [`CONNECT_TIMEOUT`].
+    /// Connects and subscribes to the partitions and to the control lane. When it resolves,
+    /// whatever any box publishes from now on reaches the inlet. Cancelled after
+    /// [`CONNECT_TIMEOUT`].
     ///
     /// With [`Delivery::Ordered`] the partitions come from their logs, each from behind the last
     /// envelope that the inlet has taken; in the first session from the log's end.
@@ -131,7 +134,7 @@ pub struct Options {
     /// `broker.prefix`: the first part of every name at the broker, so that several clusters can
     /// share one.
     pub prefix: String,
-    /// `broker.ca`: PEM file of the authorities that TLS trusts; the usual ones where there is none.
+    /// `broker.ca`: PEM file of the authorities that TLS trusts; `None`: the usual ones.
     pub ca: Option<PathBuf>,
     /// This process among its peers: part of names that must be its own.
     pub node: Node,
@@ -155,9 +158,14 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
         "nats" | "tls" => nats::engine(options),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => rabbitmq::engine(options),
+        #[cfg(feature = "kafka")]
+        "kafka" | "kafka+tls" => kafka::engine(options),
         other => Err(BrokerError(format!(
             "this binary has no engine for {other}://; build it with the feature of that broker \
              (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -358,21 +358,20 @@ impl Kind {
             Self::Words(words) => read_word(words, given, config),
             Self::Secret(set) => {
                 let secret = secret(given)?;
-                let text = secret.as_ref().map_or("none", Secret::expose).to_owned();
+                let text = quoted(secret.as_ref().map_or("none", Secret::expose));
                 set(config, secret);
-                Ok(quoted(&text))
+                Ok(text)
             }
             Self::Broker(set) => {
                 let url = broker(given)?;
-                let text = url.as_ref().map_or("none", BrokerUrl::expose).to_owned();
+                let text = quoted(url.as_ref().map_or("none", BrokerUrl::expose));
                 set(config, url);
-                Ok(quoted(&text))
+                Ok(text)
             }
             Self::Name(set) => {
                 let name = name(given)?;
-                let text = quoted(&name);
-                set(config, name);
-                Ok(text)
+                set(config, name.clone());
+                Ok(quoted(&name))
             }
             Self::File(set) | Self::Folder(set) => {
                 let (path, text) = path(given)?;

@@ -52,6 +52,8 @@ pub enum Readiness {
     Draining,
     /// Not now: the admission limit is reached.
     Full,
+    /// Not now: the broker is required, and out of reach.
+    Broker,
 }
 
 impl Readiness {
@@ -61,6 +63,7 @@ impl Readiness {
             Self::Starting => Some("starting"),
             Self::Draining => Some("draining"),
             Self::Full => Some("full"),
+            Self::Broker => Some("broker"),
         }
     }
 }
@@ -79,6 +82,46 @@ pub struct ShardHealth {
 /// Numbers with the names under which people see them, in the order given.
 pub type Named = Vec<(&'static str, u64)>;
 
+/// How the broker is that joins several boxes.
+#[derive(Clone, Debug)]
+pub struct BrokerHealth {
+    /// Which broker.
+    pub kind: &'static str,
+    /// Where its breaker stands: `closed`, `open` or `half_open`.
+    pub state: &'static str,
+    /// It carries messages.
+    pub is_well: bool,
+    /// Without it the server is unhealthy (`broker.required`).
+    pub is_required: bool,
+    /// Since when it carries messages, or does not.
+    pub since: Duration,
+    /// Its round trip, its queue, what was missed.
+    pub numbers: Named,
+    /// Why the last connection failed; it names addresses, so it is the operator's alone.
+    pub last_error: Option<String>,
+}
+
+impl BrokerHealth {
+    /// How the server is by it.
+    #[must_use]
+    pub fn judge(&self) -> State {
+        match (self.is_well, self.is_required) {
+            (true, _) => State::Healthy,
+            (false, false) => State::Degraded,
+            (false, true) => State::Unhealthy,
+        }
+    }
+
+    fn view(&self) -> Value {
+        let mut view = json!(Pairs(&self.numbers));
+        view["kind"] = json!(self.kind);
+        view["state"] = json!(self.state);
+        view["since_s"] = json!(self.since.as_secs());
+        view["required"] = json!(self.is_required);
+        view
+    }
+}
+
 /// The picture.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -96,6 +139,8 @@ pub struct Health {
     pub rooms: u64,
     /// Every shard.
     pub shards: Vec<ShardHealth>,
+    /// The broker, where there is one.
+    pub broker: Option<BrokerHealth>,
     /// Every counter, summed over the shards.
     pub counters: Named,
     /// Closes by reason.
@@ -127,6 +172,11 @@ impl Health {
         json!({ "state": state, "total": self.shards.len(), "alive": alive })
     }
 
+    fn broker(&self) -> Value {
+        let alone = || json!({ "state": "in_process" });
+        self.broker.as_ref().map_or_else(alone, BrokerHealth::view)
+    }
+
     /// What anybody may know.
     #[must_use]
     pub fn public_view(&self) -> Value {
@@ -136,7 +186,7 @@ impl Health {
             "uptime_s": self.uptime.as_secs(),
             "connections": self.connections,
             "rooms": self.rooms,
-            "dependencies": { "shards": self.shards(), "broker": { "state": "in_process" } },
+            "dependencies": { "shards": self.shards(), "broker": self.broker() },
         })
     }
 
@@ -152,6 +202,9 @@ impl Health {
         view["ready"] = json!(self.ready == Readiness::Ready);
         view["websockets"] = json!(self.websockets);
         view["dependencies"]["shards"]["each"] = each.collect();
+        if let Some(broker) = &self.broker {
+            view["dependencies"]["broker"]["last_error"] = json!(broker.last_error);
+        }
         view["counters"] = json!(Pairs(&self.counters));
         view["closed"] = json!(Pairs(&self.closed));
         view["refused"] = json!(Pairs(&self.refused));
@@ -213,6 +266,7 @@ mod tests {
             websockets: 2,
             rooms: 1,
             shards,
+            broker: None,
             counters: vec![("accepted", 9)],
             closed: vec![("normal", 4)],
             refused: vec![("not_found", 5)],
@@ -237,6 +291,45 @@ mod tests {
         assert_eq!(view["refused"]["not_found"], 5);
         assert_eq!(view["dependencies"]["shards"]["state"], "degraded");
         assert_eq!(view["dependencies"]["shards"]["each"][1]["alive"], false);
+    }
+
+    fn broker(is_well: bool, is_required: bool) -> BrokerHealth {
+        BrokerHealth {
+            kind: "redis",
+            state: if is_well { "closed" } else { "open" },
+            is_well,
+            is_required,
+            since: Duration::from_secs(7),
+            numbers: vec![("gaps", 3)],
+            last_error: Some("db:6379 refuses".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_lost_broker_degrades_and_a_required_one_makes_unhealthy() {
+        for (is_well, is_required, state, code) in [
+            (true, true, State::Healthy, 200),
+            (false, false, State::Degraded, 200),
+            (false, true, State::Unhealthy, 503),
+        ] {
+            let broker = broker(is_well, is_required);
+            let state_by_it = broker.judge();
+            assert_eq!(state_by_it, state);
+            let health = Health { state, broker: Some(broker), ..health([true, true]) };
+            assert_eq!(health.status().as_u16(), code);
+        }
+    }
+
+    #[test]
+    fn the_brokers_last_error_is_the_operators_alone() {
+        let health = Health { broker: Some(broker(false, false)), ..health([true, true]) };
+        let view = health.public_view()["dependencies"]["broker"].clone();
+        let shown = json!({
+            "kind": "redis", "state": "open", "since_s": 7, "required": false, "gaps": 3,
+        });
+        assert_eq!(view, shown);
+        let view = health.admin_view()["dependencies"]["broker"].clone();
+        assert_eq!(view["last_error"], "db:6379 refuses");
     }
 
     #[test]

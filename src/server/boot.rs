@@ -20,7 +20,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::sync::{mpsc, watch};
 
 use super::RunError;
+use super::bridge::{self, Joined};
 use super::health::Overseer;
+use crate::bridge::Bridge;
 use crate::config::{Config, Loaded, Placement as ConfigPlacement};
 use crate::control::files::Files;
 use crate::control::public::{Site, router};
@@ -53,6 +55,8 @@ pub(super) struct Started {
     pub(super) shared: Arc<Shared>,
     pub(super) overseer: Arc<Overseer>,
     pub(super) capacity: Capacity,
+    /// Where boxes share rooms.
+    pub(super) joined: Option<Joined>,
     pub(super) eventfds: Vec<OwnedFd>,
     /// Turns true when plain HTTP should end.
     pub(super) closing: watch::Sender<bool>,
@@ -70,6 +74,7 @@ struct Task {
     placement: Placement,
     limits: Arc<Limits>,
     shared: Arc<Shared>,
+    bridge: Option<Arc<Bridge>>,
     plain: PlainHttp,
     clock: Clock,
     ready: Sender<Result<(ShardId, RawFd), String>>,
@@ -96,6 +101,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     abort_on_panic();
     raise_nofile();
     let config = &loaded.config;
+    bridge::check(config)?;
     let facts = Facts::read();
     let wanted = config.connections_max.number();
     let shards = shards_for(config.shards.number(), facts.cpus.len(), facts.nofile.soft, wanted)
@@ -115,26 +121,22 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     let shared = Shared::new(mesh, shards, fastrand::u64(..), limits.clone()).behind(front);
     let shared = Arc::new(shared);
     let clock = Clock::start();
-    let overseer = Arc::new(Overseer::new(shared.clone(), clock));
-    let files = match &config.static_dir {
-        None => Files::built_in(),
-        Some(folder) => Files::folder(folder)
-            .map_err(|error| RunError(format!("static.dir {}: {error}", folder.display())))?,
-    };
+    let eventfds = make_eventfds(shards)?;
+    let bells = copy_eventfds(&eventfds)?;
+    let joined = bridge::start(config, addresses[0], &shared.mesh, bells)?;
+    let watched = joined.as_ref().map(Joined::watched);
+    let overseer = Arc::new(Overseer::new(shared.clone(), clock, watched));
+    let files = open_files(config)?;
     let (closing, closes) = watch::channel(false);
     let (ended_sender, ended) = mpsc::unbounded_channel();
     let in_force = shared.clone();
     let routes = router(overseer.clone(), files, move || in_force.limits().echo_enabled);
     let (ready, readies) = channel();
     let mut mailers = Vec::new();
-    let mut eventfds = Vec::new();
-    for (index, listeners) in listeners.into_iter().enumerate() {
+    let kicks = copy_eventfds(&eventfds)?;
+    for ((index, listeners), eventfd) in listeners.into_iter().enumerate().zip(eventfds) {
         let (mailer, peers) = channel();
         mailers.push(mailer);
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let eventfd = eventfd.map_err(|error| refused("make an eventfd", &error.into()))?;
-        let kick = eventfd.try_clone().map_err(|error| refused("copy an eventfd", &error))?;
-        eventfds.push(kick);
         spawn(Task {
             id: ShardId(u16::try_from(index).unwrap_or(u16::MAX)),
             cpu: facts.cpus[index % facts.cpus.len()],
@@ -147,6 +149,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
             },
             limits: limits.clone(),
             shared: shared.clone(),
+            bridge: joined.as_ref().map(|joined| joined.bridge.clone()),
             plain: PlainHttp { routes: routes.clone(), closes: closes.clone() },
             clock,
             ready: ready.clone(),
@@ -159,7 +162,25 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     afford(SPARE_FILES, "serve plain HTTP")?;
     overseer.set_ready();
     announce(loaded, &addresses, &admin, shards, &limits, bound);
-    Ok((Started { shared, overseer, capacity, eventfds, closing, ended }, admin))
+    let eventfds = kicks;
+    Ok((Started { shared, overseer, capacity, joined, eventfds, closing, ended }, admin))
+}
+
+fn open_files(config: &Config) -> Result<Files, RunError> {
+    let Some(folder) = &config.static_dir else { return Ok(Files::built_in()) };
+    Files::folder(folder)
+        .map_err(|error| RunError(format!("static.dir {}: {error}", folder.display())))
+}
+
+fn make_eventfds(count: usize) -> Result<Vec<OwnedFd>, RunError> {
+    let make = |_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    let all: Result<Vec<_>, _> = (0..count).map(make).collect();
+    all.map_err(|error| refused("make an eventfd", &error.into()))
+}
+
+fn copy_eventfds(eventfds: &[OwnedFd]) -> Result<Vec<OwnedFd>, RunError> {
+    let all: Result<Vec<_>, _> = eventfds.iter().map(OwnedFd::try_clone).collect();
+    all.map_err(|error| refused("copy an eventfd", &error))
 }
 
 /// Collects every ring's descriptor and tells it to all shards.
@@ -261,7 +282,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         shared: task.shared.clone(),
         limits: task.limits,
         placement: task.placement,
-        bridge: None,
+        bridge: task.bridge,
         table_slots: task.ring.table_slots as usize,
         seed: fastrand::u64(..),
     };

@@ -7,8 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::bridge::Watched;
+use crate::broker::breaker;
 use crate::conn::disconnect::Disconnect;
-use crate::control::health::{Health, HealthSource, Readiness, ShardHealth, State};
+use crate::control::health::{BrokerHealth, Health, HealthSource, Readiness, ShardHealth, State};
 use crate::counters::{self, Counter};
 use crate::host::Clock;
 use crate::http::refusal;
@@ -26,11 +28,13 @@ pub(super) struct Overseer {
     shared: Arc<Shared>,
     clock: Clock,
     stage: AtomicU8,
+    /// The broker, where there is one.
+    watched: Option<Watched>,
 }
 
 impl Overseer {
-    pub(super) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
-        Self { shared, clock, stage: AtomicU8::new(STARTING) }
+    pub(super) fn new(shared: Arc<Shared>, clock: Clock, watched: Option<Watched>) -> Self {
+        Self { shared, clock, stage: AtomicU8::new(STARTING), watched }
     }
 
     pub(super) fn set_ready(&self) {
@@ -47,14 +51,53 @@ impl Overseer {
         shards.map(|shard| shard.counters.get(counter)).fold(0, u64::wrapping_add)
     }
 
+    /// Whether the broker is out of reach, and required.
+    fn lacks_broker(&self) -> bool {
+        let lacks = |watched: &Watched| watched.required && !watched.bridge.is_closed();
+        self.watched.as_ref().is_some_and(lacks)
+    }
+
     fn readiness(&self) -> Readiness {
         let limit = self.shared.limits().connections_max;
         match self.stage.load(Ordering::Relaxed) {
             STARTING => Readiness::Starting,
             DRAINING => Readiness::Draining,
+            _ if self.lacks_broker() => Readiness::Broker,
             _ if self.shared.connections.load(Ordering::Relaxed) >= limit => Readiness::Full,
             _ => Readiness::Ready,
         }
+    }
+}
+
+/// The broker's report, in the words of `/health`.
+fn broker_health(watched: &Watched) -> BrokerHealth {
+    let report = watched.status.report(&watched.bridge);
+    let state = match report.state {
+        breaker::State::Open => "open",
+        breaker::State::HalfOpen => "half_open",
+        breaker::State::Closed => "closed",
+    };
+    let number = |number: usize| number as u64;
+    BrokerHealth {
+        kind: report.kind,
+        state,
+        is_well: report.state == breaker::State::Closed,
+        is_required: watched.required,
+        since: report.since,
+        numbers: vec![
+            ("rtt_us", u64::try_from(report.round_trip.as_micros()).unwrap_or(u64::MAX)),
+            ("queue", number(report.queue)),
+            ("queue_max", number(report.queue_max)),
+            ("dropped", report.dropped),
+            ("unconfirmed", report.unconfirmed),
+            ("rejected", report.rejected),
+            ("gaps", report.gaps),
+            ("duplicates", report.duplicates),
+            ("unreadable", report.unreadable),
+            ("reconnects", report.reconnects),
+            ("nodes", number(report.nodes)),
+        ],
+        last_error: report.last_error,
     }
 }
 
@@ -71,7 +114,12 @@ impl HealthSource for Overseer {
             })
             .collect();
         let alive = shards.iter().filter(|shard| shard.alive).count();
-        let state = if alive == shards.len() { State::Healthy } else { State::Unhealthy };
+        let broker = self.watched.as_ref().map(broker_health);
+        let state = match &broker {
+            _ if alive < shards.len() => State::Unhealthy,
+            Some(broker) => broker.judge(),
+            None => State::Healthy,
+        };
         let by_reason = |read: fn(&counters::Counters, usize) -> u64, index: usize| {
             self.shared.neighbours.iter().map(|shard| read(&shard.counters, index)).sum()
         };
@@ -83,6 +131,7 @@ impl HealthSource for Overseer {
             websockets: self.sum(Counter::websockets),
             rooms: self.sum(Counter::rooms),
             shards,
+            broker,
             counters: counters::NAMES
                 .iter()
                 .zip(counters::ALL)

@@ -5,6 +5,7 @@
 //! Never: touches a connection: shards do.
 
 mod boot;
+mod bridge;
 mod health;
 mod signals;
 

@@ -84,6 +84,13 @@ pub(super) async fn watch_over(
         }
     };
     let outcome = shut_down(farewell, &mut signals, &mut started).await;
+    // The shards have said their last: it goes out, and the other boxes hear of the end.
+    if let Some(joined) = started.joined.take() {
+        tokio::select! {
+            () = joined.running.end() => {}
+            () = signals.end() => {}
+        }
+    }
     let _closing = admin_over.send(true);
     admin.abort();
     outcome

@@ -38,12 +38,16 @@ pub struct Faults {
     pub repeats: bool,
     /// What is published is refused.
     pub rejects: bool,
+    /// What holds this is refused, and all that is published with it.
+    pub poison: Option<&'static str>,
 }
 
 /// One connection.
 struct Line {
     number: u64,
     inlet: Arc<dyn Inlet>,
+    /// Nobody hears it, but itself.
+    is_mute: bool,
 }
 
 #[derive(Default)]
@@ -86,6 +90,20 @@ impl Loopback {
         let mut state = self.lock();
         state.logs.clear();
         state.epoch += 1;
+    }
+
+    /// From now on nobody hears a connection but itself; its number.
+    pub fn mute_line(&self, index: usize) -> u64 {
+        let line = &mut self.lock().lines[index];
+        line.is_mute = true;
+        line.number
+    }
+
+    /// Everybody hears it again.
+    pub fn unmute_line(&self, number: u64) {
+        for line in self.lock().lines.iter_mut().filter(|line| line.number == number) {
+            line.is_mute = false;
+        }
     }
 
     /// Connections that were ever made.
@@ -138,7 +156,7 @@ impl Engine for LoopbackEngine {
             }
             state.connections += 1;
             let number = state.connections;
-            state.lines.push(Line { number, inlet: inlet.clone() });
+            state.lines.push(Line { number, inlet: inlet.clone(), is_mute: false });
             if self.delivery == Delivery::Ordered {
                 let mut positions = self.positions.borrow_mut();
                 let (epoch, logs) = (state.epoch, &state.logs);
@@ -231,7 +249,10 @@ impl LoopbackSession {
             }
             Lane::Control if faults.silent && is_probe(&parcel.envelope) => {}
             lane => {
-                for line in (0..times).flat_map(|_| &state.lines) {
+                let own = self.number;
+                let is_mute = state.lines.iter().any(|line| line.number == own && line.is_mute);
+                let hears = |line: &&Line| line.number == own || !is_mute;
+                for line in (0..times).flat_map(|_| state.lines.iter().filter(hears)) {
                     line.inlet.receive(lane, &parcel.envelope);
                 }
             }
@@ -248,7 +269,12 @@ impl Session for LoopbackSession {
         Box::pin(async move {
             let mut state = self.broker.lock();
             let faults = state.faults;
-            if faults.rejects {
+            let holds = |parcel: &Parcel, text: &str| {
+                parcel.envelope.windows(text.len()).any(|part| part == text.as_bytes())
+            };
+            let is_poison =
+                faults.poison.is_some_and(|text| parcels.iter().any(|one| holds(one, text)));
+            if faults.rejects || is_poison {
                 return Err(BrokerError("the broker refuses".to_owned()));
             }
             if !faults.hangs {

@@ -4,6 +4,7 @@
 //! Out:   nothing, or a panic that says what differs.
 //! Never: depends on anything but the input.
 
+pub mod bridge_envelope;
 pub mod http_head;
 pub mod proxy_header;
 pub mod utf8_stream;
