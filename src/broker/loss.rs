@@ -56,6 +56,12 @@ impl Task {
     pub fn start(work: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(work))
     }
+
+    /// Starts it on the caller's thread, among its local tasks.
+    #[must_use]
+    pub fn start_local(work: impl Future<Output = ()> + 'static) -> Self {
+        Self(tokio::task::spawn_local(work))
+    }
 }
 
 impl Drop for Task {

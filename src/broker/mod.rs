@@ -15,6 +15,8 @@
 pub mod authorities;
 pub mod breaker;
 pub mod cluster;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod loss;
 #[cfg(feature = "nats")]
 pub mod nats;
@@ -156,6 +158,8 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
         "nats" | "tls" => nats::engine(options),
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => rabbitmq::engine(options),
+        #[cfg(feature = "kafka")]
+        "kafka" | "kafka+tls" => kafka::engine(options),
         other => Err(BrokerError(format!(
             "this binary has no engine for {other}://; build it with the feature of that broker \
              (redis, nats, rabbitmq or kafka), all of which a plain `cargo build` has"
