@@ -29,8 +29,11 @@ pub(super) fn start(level: LogLevel, format: LogFormat) -> WorkerGuard {
         LogLevel::Debug => LevelFilter::DEBUG,
     };
     // Libraries speak up when something is wrong; their debug lines would drown ours.
+    // Kafka's warns of every attempt in an outage, which the bridge reports once by itself.
+    let kafka = if level == LevelFilter::DEBUG { LevelFilter::WARN } else { LevelFilter::ERROR };
     let ours = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
+        .with_target("krafka", kafka)
         .with_target(env!("CARGO_CRATE_NAME"), level);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)

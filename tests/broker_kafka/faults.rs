@@ -123,6 +123,30 @@ fn a_broker_that_crashes_with_its_log_is_gone_on_with() {
     });
 }
 
+#[test]
+fn a_log_whose_start_was_cleared_away_goes_on_in_its_epoch() {
+    local(async {
+        let (broker, url) = cluster(1).await;
+        let one = Peer::new(&url, Ordered, 1);
+        let session = one.connect().await;
+        let old: Vec<_> = (0..20).map(|_| one.words(6, "old")).collect();
+        publish(&*session, &old).await.expect("published");
+        until("all is heard", || one.ear.count() == 20).await;
+        let before = session.place(&room_of(6)).await.expect("a place");
+        drop(session);
+        broker.with_state(|state| {
+            let topic = state.topics.get_mut("test.said").expect("the topic");
+            topic.partitions[6].log.clear();
+            topic.partitions[6].log_start_offset = topic.partitions[6].next_offset;
+        });
+        let session = one.connect().await;
+        publish(&*session, &[one.words(6, "new")]).await.expect("published");
+        until("what is new is heard", || one.ear.count() == 21).await;
+        let now = session.place(&room_of(6)).await.expect("a place");
+        assert!(now.epoch == before.epoch && now.offset > before.offset, "{before:?} {now:?}");
+    });
+}
+
 /// As after an election that lost what was acknowledged: the topic keeps its id.
 #[test]
 fn a_log_that_lost_its_end_is_a_new_epoch_even_where_it_has_grown_again() {

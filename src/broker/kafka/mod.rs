@@ -12,7 +12,8 @@
 //! - A session begins by writing a mark into each partition; it reads from the marks, or (ordered)
 //!   from where the last session stopped. Nothing older than the first session is ever given.
 //! - It has begun when it has read what it wrote.
-//! - What ends, ends by itself: everything has a deadline below [`DELIVERY_TIMEOUT`].
+//! - A session that is dropped leaves nothing behind once its requests have had their answers, or
+//!   [`REQUEST_TIMEOUT`] has passed.
 
 mod address;
 mod fault;
@@ -143,7 +144,9 @@ impl KafkaEngine {
     }
 
     async fn begin(&self, inlet: Arc<dyn Inlet>) -> Result<KafkaSession, BrokerError> {
-        let (writing, reading, control) = tokio::try_join!(self.dial(), self.dial(), self.dial())?;
+        // One first: where nobody answers, the library says so once an attempt, not three times.
+        let writing = self.dial().await?;
+        let (reading, control) = tokio::try_join!(self.dial(), self.dial())?;
         let topic = topics::ensure(&writing.admin(), &self.topics, self.keep).await?;
         let writer = Writer::new(&writing, self.topics.clone()).await?;
         let marks = writer.mark(self.node).await?;

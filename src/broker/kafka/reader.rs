@@ -101,7 +101,7 @@ impl Reader {
         // The library tells its reader no more than that nothing comes.
         Err(BrokerError(format!(
             "topic {}: what was written a moment ago cannot be read; allow the user of broker.url \
-             Read on it, and see the log",
+             Read on it, or see what the client library says (log.level = \"debug\")",
             self.topic
         )))
     }
