@@ -10,6 +10,7 @@
 #[expect(dead_code, reason = "the test of fairness uses the rest")]
 mod counting_io;
 #[path = "../tests/support/scene.rs"]
+#[expect(dead_code, reason = "the tests of shared rooms use the rest")]
 mod scene;
 
 use std::rc::Rc;

@@ -54,6 +54,7 @@ fn say(bencher: Bencher<'_, '_>, mails: usize) {
         who,
         opcode: Opcode::Text,
         content: [7; 64].into(),
+        reference: None,
     });
 }
 

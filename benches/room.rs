@@ -36,7 +36,7 @@ fn join_and_leave(bencher: Bencher<'_, '_>, members: usize) {
     let limits = Limits::default();
     let mut room = room(members, &limits);
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
-        let (id, _) = room.apply_join(black_box("newcomer"), &limits, Now(1)).expect("no bound");
-        room.apply_leave(id, &limits, Now(2))
+        let joined = room.apply_join(black_box("newcomer"), &limits, Now(1)).expect("no bound");
+        room.apply_leave(joined.user, &limits, Now(2))
     });
 }

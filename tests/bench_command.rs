@@ -282,6 +282,14 @@ fn a_refusal_says_which_limit_to_raise() {
 }
 
 #[test]
+fn a_message_that_is_too_long_says_which_limit_to_raise() {
+    let server = Server::start(&[]);
+    let long = ["fanout", "--members", "2", "--bytes", "100000"];
+    let fault_of = fault(&bench(server.address(), &long));
+    assert!(fault_of.contains("1009") && fault_of.contains("client.message_bytes"), "{fault_of}");
+}
+
+#[test]
 fn nobody_there_is_said_with_a_remedy() {
     // The port was free a moment ago.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,10 +1,8 @@
 //! The breaker of a bridge opens whatever is wrong with the broker, and closes when it is well.
 
 #[path = "support/bridge_box.rs"]
-#[allow(dead_code, reason = "each test file uses its part of this")]
 mod bridge_box;
 #[path = "support/loopback_broker.rs"]
-#[allow(dead_code, reason = "each test file uses its part of this")]
 mod loopback_broker;
 
 use bridge_box::{BridgeBox, LOCAL_FIRST, room};

@@ -1,10 +1,8 @@
 //! Two boxes with `local_first`: what one says the other hears, and what it misses is counted.
 
 #[path = "support/bridge_box.rs"]
-#[allow(dead_code, reason = "each test file uses its part of this")]
 mod bridge_box;
 #[path = "support/loopback_broker.rs"]
-#[allow(dead_code, reason = "each test file uses its part of this")]
 mod loopback_broker;
 
 use bridge_box::{BridgeBox, LOCAL_FIRST, room};

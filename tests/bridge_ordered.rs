@@ -1,10 +1,8 @@
 //! Two boxes with `ordered`: the broker's log is the order, for everybody, exactly once.
 
 #[path = "support/bridge_box.rs"]
-#[allow(dead_code, reason = "each test file uses its part of this")]
 mod bridge_box;
 #[path = "support/loopback_broker.rs"]
-#[allow(dead_code, reason = "each test file uses its part of this")]
 mod loopback_broker;
 
 use bridge_box::{BridgeBox, Kind, ORDERED, content, room};

@@ -1,10 +1,8 @@
 //! Who is in a room is the cluster's: entries, departures, counts, whatever was missed meanwhile.
 
 #[path = "support/bridge_box.rs"]
-#[allow(dead_code, reason = "each test file uses its part of this")]
 mod bridge_box;
 #[path = "support/loopback_broker.rs"]
-#[allow(dead_code, reason = "each test file uses its part of this")]
 mod loopback_broker;
 
 use bridge_box::{BridgeBox, LOCAL_FIRST, room};

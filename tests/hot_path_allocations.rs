@@ -1,9 +1,11 @@
 //! What a turn allocates: nothing a receiver, a fixed little a room, nothing an echo.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use allocation_counter::measure;
-use ringhall::id::ConnId;
+use ringhall::bridge::{Bounds, Bridge, Delivery, Inbound, Outbound, Overflow};
+use ringhall::id::{ConnId, ShardId};
 use ringhall::limits::Limits;
 
 #[path = "support/counting_io.rs"]
@@ -19,6 +21,7 @@ use scene::{JSON, RAW, Route, Scene, frames};
 const ALLOCATIONS_A_ROOM: u64 = 4;
 /// More of them where a turn's messages outgrow the first: lists double.
 const GROWTH: u64 = 6;
+const SHARD: ShardId = ShardId(0);
 /// Turns after which lists have grown to what they need.
 const WARM_TURNS: usize = 20;
 
@@ -62,6 +65,48 @@ fn a_turn_allocates_nothing_a_receiver_and_little_a_room() {
         let more = room(10, 8, route, recording);
         assert_eq!(room(1000, 8, route, recording), more, "a receiver costs none");
         assert!(more <= ALLOCATIONS_A_ROOM + GROWTH, "{more} a room and turn of eight messages");
+    }
+}
+
+/// The same of a room that boxes share: what it takes more than the room alone.
+fn shared_room(
+    members: usize,
+    speakers: usize,
+    recording: &[u8],
+    route: fn(usize) -> Route,
+) -> u64 {
+    let bounds = Bounds { shards: 1, messages: 64, bytes: 1 << 20 };
+    let bridge = Arc::new(Bridge::new(Delivery::LocalFirst, Overflow::Reject, bounds));
+    bridge.set_closed(true);
+    let mut scene = Scene::with_bridge(Limits::default(), bridge.clone());
+    let hall: Vec<_> = (0..members).map(|_| scene.open(route(0))).collect();
+    let Some(Outbound::Open { key, hall: asks }) = bridge.take(SHARD) else { panic!("no room") };
+    let placed = Inbound::Placed { key, hall: asks, users: Vec::new(), elsewhere: 0, place: None };
+    bridge.tell(SHARD, placed).expect("the lane has room");
+    scene.settle();
+    let lines: Vec<_> = hall[..speakers].iter().copied().zip(frames(recording)).collect();
+    let mut made = 0;
+    for _ in 0..WARM_TURNS {
+        while bridge.take(SHARD).is_some() {}
+        lines.iter().for_each(|(who, speech)| scene.say(*who, speech));
+        let turns = measure(|| {
+            scene.turn();
+            scene.turn();
+        });
+        made = turns.count_total;
+    }
+    assert_eq!(bridge.outbound(), speakers, "every message goes to the bridge");
+    made
+}
+
+#[test]
+fn a_message_to_other_boxes_allocates_its_envelope() {
+    for (route, recording) in [(Route::Raw as fn(usize) -> Route, RAW), (Route::Json, JSON)] {
+        for speakers in [1, 8] {
+            let alone = room(10, speakers, route, recording);
+            let shared = shared_room(10, speakers, recording, route);
+            assert_eq!(shared, alone + speakers as u64, "{speakers} speakers");
+        }
     }
 }
 

@@ -87,7 +87,8 @@ impl Stage {
     }
 
     fn say(&mut self, who: ConnId, opcode: u8, bytes: &[u8]) {
-        let mut frame = vec![0x80 | opcode, 0x80 | u8::try_from(bytes.len()).unwrap(), 0, 0, 0, 0];
+        let mut frame =
+            vec![0x80 | opcode, 0x80 | u8::try_from(bytes.len()).expect("short"), 0, 0, 0, 0];
         frame.extend_from_slice(bytes);
         self.scene.say(who, &Rc::from(frame));
         self.scene.settle();
@@ -127,7 +128,7 @@ fn placed(number: u16, offset: u64) -> Option<Place> {
 fn content(mail: Option<Outbound>) -> String {
     let Some(Outbound::Said { envelope, .. }) = mail else { panic!("nothing was said: {mail:?}") };
     match envelope::read(&envelope).expect("an envelope").body {
-        Body::Said(said) => String::from_utf8(said.content.to_vec()).unwrap(),
+        Body::Said(said) => String::from_utf8(said.content.to_vec()).expect("text"),
         other => panic!("{other:?}"),
     }
 }

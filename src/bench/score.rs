@@ -218,8 +218,20 @@ impl Score {
             Opcode::Close if !self.parting => {
                 let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
                 let reason = shown(payload.get(2..).unwrap_or_default());
+                let remedy = match code {
+                    1009 => {
+                        "; a smaller --bytes, or raise `client.message_bytes` (for /echo \
+                             `echo.message_bytes`)"
+                    }
+                    1012 | 1001 => "; it was told to end",
+                    1013 => {
+                        "; this box is too slow to hear it all: fewer at a time, or raise \
+                             `client.queue_bytes`"
+                    }
+                    _ => "",
+                };
                 return Err(Fault::new(format!(
-                    "the server closed connection {number}: code {code}, reason {reason}"
+                    "the server closed connection {number}: code {code}, reason {reason}{remedy}"
                 )));
             }
             _ => {}

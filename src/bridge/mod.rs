@@ -202,9 +202,10 @@ impl<T> Lane<T> {
         Some(mail)
     }
 
-    fn has_room(&self, waiting: usize, bytes_max: usize) -> bool {
+    /// Whether there is room behind what still waits to be put in.
+    fn has_room(&self, waiting: usize, waiting_bytes: usize, bytes_max: usize) -> bool {
         self.mails.len() + waiting < self.mails.capacity()
-            && self.bytes.load(Ordering::Relaxed) < bytes_max
+            && self.bytes.load(Ordering::Relaxed) + waiting_bytes < bytes_max
     }
 }
 
@@ -281,7 +282,7 @@ impl Bridge {
     /// The mail, where the lane has no room.
     pub fn tell(&self, to: ShardId, mail: Inbound) -> Result<(), Inbound> {
         let lane = &self.inward[to.index()];
-        if matches!(mail, Inbound::Said { .. }) && !lane.has_room(0, self.bytes_max) {
+        if matches!(mail, Inbound::Said { .. }) && !lane.has_room(0, 0, self.bytes_max) {
             return Err(mail);
         }
         let weight = mail.weight();
@@ -396,6 +397,7 @@ pub struct BridgeEnd {
     bridge: Arc<Bridge>,
     me: ShardId,
     outbox: VecDeque<Outbound>,
+    outbox_bytes: usize,
     /// Mail was put into the lane since the last flush.
     news: bool,
 }
@@ -404,7 +406,7 @@ impl BridgeEnd {
     /// The end of `me`.
     #[must_use]
     pub fn new(bridge: Arc<Bridge>, me: ShardId) -> Self {
-        Self { bridge, me, outbox: VecDeque::new(), news: false }
+        Self { bridge, me, outbox: VecDeque::new(), outbox_bytes: 0, news: false }
     }
 
     /// The lanes and what is known of the other end.
@@ -418,7 +420,7 @@ impl BridgeEnd {
     pub fn verdict(&self) -> Verdict {
         let has_room = || {
             let lane = &self.bridge.outward[self.me.index()];
-            lane.has_room(self.outbox.len(), self.bridge.bytes_max)
+            lane.has_room(self.outbox.len(), self.outbox_bytes, self.bridge.bytes_max)
         };
         match (self.bridge.delivery, self.bridge.overflow) {
             (Delivery::Ordered, _) if !self.bridge.is_closed() || !has_room() => Verdict::Refused,
@@ -433,6 +435,7 @@ impl BridgeEnd {
 
     /// Posts mail; the bridge knows of it after [`BridgeEnd::flush`].
     pub fn post(&mut self, mail: Outbound) {
+        self.outbox_bytes += mail.weight();
         self.outbox.push_back(mail);
     }
 
@@ -457,6 +460,7 @@ impl BridgeEnd {
                 self.outbox.push_front(mail);
                 break;
             }
+            self.outbox_bytes -= weight;
             self.news = true;
         }
         if std::mem::take(&mut self.news) && self.bridge.bell.must_ring() {
@@ -520,8 +524,9 @@ mod tests {
                 for _ in 0..messages {
                     assert_eq!(end.verdict(), Verdict::Goes);
                     end.post(said(bytes));
-                    end.flush();
                 }
+                assert_eq!(end.verdict(), then, "posted already, under way or not");
+                end.flush();
                 assert_eq!(end.verdict(), then);
                 while bridge.take(SHARD).is_some() {}
                 assert_eq!(end.verdict(), Verdict::Goes);

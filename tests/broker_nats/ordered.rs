@@ -1,11 +1,13 @@
 //! Ordered delivery: one log, the same order and places for all, nothing missed.
 
+use std::time::Instant;
+
 use ringhall::bridge::Delivery::Ordered;
 use ringhall::bridge::Place;
 use ringhall::broker::{Lane, Parcel, Session};
 use ringhall::id::{Mode, RoomKey};
 
-use crate::ear::{Ear, Heard, connect, parcel, reconnect, within};
+use crate::ear::{self, Ear, Heard, connect, parcel, reconnect, within};
 use crate::engine;
 use crate::server::Nats;
 
@@ -37,15 +39,18 @@ async fn all_boxes_hear_one_order_with_the_same_places() {
     let session_one = connect(&*one, &ear_one).await;
     let session_two = connect(&*two, &ear_two).await;
     let before = place(&*session_two).await;
-    for round in 0..4_u64 {
+    let (rounds, since) = (ear::batches() / 2, Instant::now());
+    let count = usize::try_from(rounds * 512).expect("small");
+    for round in 0..rounds {
         let numbers = round * 256..(round + 1) * 256;
         let (mine, others) = (batch(1, numbers.clone()), batch(2, numbers));
         let both = async { tokio::join!(session_one.publish(&mine), session_two.publish(&others)) };
         let (stored, others_stored) = within("publish", both).await;
         stored.and(others_stored).expect("stored");
     }
-    ear_one.wait(2048).await;
-    ear_two.wait(2048).await;
+    ear_one.wait(count).await;
+    ear_two.wait(count).await;
+    ear::tell_pace("stored by two, heard twice", rounds * 2, since);
     let heard = ear_one.heard();
     assert_eq!(heard, ear_two.heard());
     assert!(heard.is_sorted_by(|one, next| one.offset() < next.offset()));
@@ -62,7 +67,7 @@ async fn all_boxes_hear_one_order_with_the_same_places() {
         }
     }
     let after = place(&*session_two).await;
-    assert_eq!(after.offset, heard[2047].offset(), "the last that was taken");
+    assert_eq!(after.offset, heard[count - 1].offset(), "the last that was taken");
 }
 
 #[tokio::test]

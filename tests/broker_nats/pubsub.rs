@@ -1,9 +1,11 @@
 //! Core pub/sub: what one box publishes, all hear, it too, in order.
 
+use std::time::Instant;
+
 use ringhall::bridge::Delivery::LocalFirst;
 use ringhall::broker::{Lane, Session, nats};
 
-use crate::ear::{Ear, connect, options, parcel, within};
+use crate::ear::{self, Ear, connect, options, parcel, within};
 use crate::engine;
 use crate::server::Nats;
 
@@ -34,13 +36,13 @@ async fn what_one_box_publishes_comes_to_the_other_and_back() {
 
 #[tokio::test]
 async fn batches_of_256_keep_their_order() {
-    const BATCHES: u64 = 40;
     let server = Nats::start();
     let (one, two) = (engine(&server, LocalFirst, 1), engine(&server, LocalFirst, 2));
     let (ear_one, ear_two) = (Ear::new(), Ear::new());
     let session = connect(&*one, &ear_one).await;
     let _listening = connect(&*two, &ear_two).await;
-    for batch in 0..BATCHES {
+    let (batches, since) = (ear::batches(), Instant::now());
+    for batch in 0..batches {
         let numbers = batch * 256..(batch + 1) * 256;
         let parcels: Vec<_> = numbers
             .map(|number| {
@@ -55,7 +57,8 @@ async fn batches_of_256_keep_their_order() {
         within("publish", session.publish(&parcels)).await.expect("published");
     }
     for ear in [&ear_one, &ear_two] {
-        ear.wait(usize::try_from(BATCHES * 256).expect("small")).await;
+        ear.wait(usize::try_from(batches * 256).expect("small")).await;
+        ear::tell_pace("published, heard twice", batches, since);
         let in_order = |lane| ear.sequences(lane).is_sorted();
         assert!((0..5).all(|partition| in_order(Lane::Partition(partition))));
         assert!(in_order(Lane::Control));

@@ -1,6 +1,6 @@
 //! The cases, each on the same server, with a prefix of its own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions};
 use lapin::types::FieldTable;
@@ -9,7 +9,7 @@ use ringhall::bridge::Delivery::{LocalFirst, Ordered};
 use ringhall::broker::{CONNECT_TIMEOUT, Engine, Lane, PUBLISH_TIMEOUT, Session, rabbitmq};
 use tokio::time::timeout;
 
-use crate::ear::{Ear, connect, options, parcel, reconnect, refusal, within};
+use crate::ear::{self, Ear, connect, options, parcel, reconnect, refusal, within};
 use crate::server::RabbitMq;
 
 const LANE: Lane = Lane::Partition(9);
@@ -47,21 +47,22 @@ pub async fn what_one_box_publishes_comes_to_the_other_and_back(server: &RabbitM
 }
 
 pub async fn batches_of_256_keep_their_order(server: &RabbitMq) {
-    const BATCHES: u64 = 40;
     let (one, two) = (engine(server, "order", 1), engine(server, "order", 2));
     let (ear_one, ear_two) = (Ear::new(), Ear::new());
     let session = connect(&*one, &ear_one).await;
     let _listening = connect(&*two, &ear_two).await;
-    for batch in 0..BATCHES {
+    let (batches, since) = (ear::batches(), Instant::now());
+    for batch in 0..batches {
         let lane = |number: u64| Lane::Partition(usize::try_from(number % 5).expect("small"));
         let numbers = batch * 256..(batch + 1) * 256;
         let parcels: Vec<_> = numbers.map(|number| parcel(lane(number), 1, number)).collect();
         within("publish", session.publish(&parcels)).await.expect("confirmed");
     }
     for ear in [&ear_one, &ear_two] {
-        ear.wait(usize::try_from(BATCHES * 256).expect("small")).await;
-        let heard: Vec<_> = ear.heard().iter().map(crate::ear::Heard::sequence).collect();
-        assert!(heard.iter().copied().eq(0..BATCHES * 256), "one queue, one order");
+        ear.wait(usize::try_from(batches * 256).expect("small")).await;
+        ear::tell_pace("published, heard twice", batches, since);
+        let heard: Vec<_> = ear.heard().iter().map(ear::Heard::sequence).collect();
+        assert!(heard.iter().copied().eq(0..batches * 256), "one queue, one order");
     }
 }
 

@@ -188,3 +188,20 @@ fn numberings_and_logs_are_kept_for_a_time_and_logs_are_bounded() {
         assert!((86_000_000..=86_400_000).contains(&keep), "{keep}");
     });
 }
+
+#[test]
+fn entries_that_are_too_old_go_with_the_next_message() {
+    let redis = Redis::start();
+    on_bridge(async {
+        let all = two(&redis);
+        let log = format!("{{ringhall:{:02}}}:log", partition("lobby"));
+        let fill = "for i = 1, 1000 do redis.call('XADD', KEYS[1], '5-' .. i, 'e', 'old') end";
+        redis.command(&["EVAL", fill, "1", &log]);
+        let session = all[0].connect().await;
+        publish(&*session, &[all[0].says("lobby", 1)]).await;
+        assert_eq!(all[0].heard.next(1).await[0].offset(), 1);
+        let left = redis.command(&["XLEN", &log]);
+        // Whole nodes of the stream go, 100 entries each.
+        assert!(matches!(left, redis::Value::Int(1..=101)), "{left:?}");
+    });
+}

@@ -104,6 +104,14 @@ impl Heard {
         came
     }
 
+    /// Waits until an envelope with this sequence has come, and leaves it there.
+    pub async fn hears(&self, sequence: u64) {
+        self.wait(&format!("sequence {sequence}"), |state| {
+            state.came.iter().any(|came| came.sequence() == sequence)
+        })
+        .await;
+    }
+
     /// Waits until an envelope was refused.
     pub async fn refused(&self) {
         self.wait("a refused envelope", |state| state.refused > 1).await;

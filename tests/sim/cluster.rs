@@ -161,8 +161,12 @@ impl Cluster {
     /// Lets somebody do one thing; whether there was any.
     fn step(&mut self) -> bool {
         let count = self.servers.len() + 1;
-        let first = self.random.usize(0..count);
-        for at in (first..first + count).map(|at| at % count) {
+        // A slow broker's turn comes when no server does anything, or by a small lot.
+        let waits = self.hub.is_slow() && self.random.u8(..) > 4;
+        let first = self.random.usize(0..count - usize::from(waits));
+        let rest = count - usize::from(waits);
+        let servers_first = (first..first + rest).map(|at| at % rest).chain(rest..count);
+        for at in servers_first {
             if let Some(server) = self.servers.get_mut(at) {
                 if server.step() {
                     return true;
@@ -197,7 +201,10 @@ impl Cluster {
                 self.servers[at].pass(500);
             }
         }
-        let in_time = self.servers[at].host.has_ended();
+        if self.servers[at].host.has_ended() {
+            self.settle();
+            self.hub.check_deserted(at);
+        }
         let server = &mut self.servers[at];
         server.cut_at = Some(server.now());
         server.host.close_all_plain();
@@ -205,7 +212,7 @@ impl Cluster {
         self.settle();
         self.servers[at].pass(5000);
         self.settle();
-        self.hub.see_off(at, !in_time);
+        self.hub.see_off(at);
         self.ended += 1;
         self.settle();
     }

@@ -77,6 +77,8 @@ pub struct Host {
     world: Rc<RefCell<World>>,
     seats: Vec<Seat>,
     plain: Vec<Plain>,
+    /// Whoever is left was cut.
+    is_cut: bool,
     /// Turns so far.
     pub turns: u64,
     /// Connections that came back from plain HTTP.
@@ -108,7 +110,15 @@ impl Host {
             Seat { shard, state: State::Awake, ended: false, looks_on: 0, kicked: false, spins: 0 }
         };
         let seats = (0..plan.shards).map(seat).collect();
-        Self { shared, world: world.clone(), seats, plain: Vec::new(), turns: 0, adopted: 0 }
+        Self {
+            shared,
+            world: world.clone(),
+            seats,
+            plain: Vec::new(),
+            is_cut: false,
+            turns: 0,
+            adopted: 0,
+        }
     }
 
     /// What the shards of a plan share.
@@ -146,6 +156,10 @@ impl Host {
     fn is_runnable(&self, index: usize) -> bool {
         let seat = &self.seats[index];
         let world = self.world.borrow();
+        if seat.ended && !self.is_cut {
+            // A process has no such shard any more. What it leaves undone is done by nobody.
+            return false;
+        }
         match seat.state {
             State::Awake | State::Drowsy(_) => true,
             State::Asleep(until) => {
@@ -187,7 +201,7 @@ impl Host {
         let next = seat.shard.turn(now);
         self.turns += 1;
         let idle = before == (seat.shard.io.reaped, seat.shard.io.queued) && !had_mail;
-        seat.ended = next == Next::End;
+        seat.ended |= next == Next::End;
         self.world.borrow().note(|| format!("{index}: {next:?}"));
         match next {
             Next::Turn => seat.state = State::Awake,
@@ -195,7 +209,8 @@ impl Host {
                 mesh.bell(id).fall_asleep();
                 seat.state = State::Drowsy(until);
             }
-            // A process would end here. This one looks on, until the last mail has found its way.
+            // Behind a cut nobody waits for anybody, and a process would end. Here everybody looks
+            // on, until the last mail has found its way.
             Next::End => {
                 mesh.bell(id).fall_asleep();
                 seat.looks_on += 1;
@@ -215,6 +230,7 @@ impl Host {
 
     /// The main thread orders something.
     pub fn order(&mut self, order: &Order) {
+        self.is_cut |= matches!(order, Order::Cut);
         for index in 0..self.seats.len() {
             let id = ShardId(u16::try_from(index).expect("shards are few"));
             self.shared.neighbour(id).orders.push(order.clone());

@@ -3,6 +3,7 @@
 //! In:    what a member of a room would say; rooms that are opened.
 //! Out:   what the bridge tells the shards, as the test asks for it.
 //! Never: sleeps: it waits for mail, with a deadline.
+#![allow(dead_code, reason = "each test file uses its part of this")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 //! In:    engines of several bridges; faults that a test switches on and off.
 //! Out:   what each published, to everybody who is connected, in one order.
 //! Never: touches a network; loses or repeats anything that it was not told to.
+#![allow(dead_code, reason = "each test file uses its part of this")]
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -238,6 +239,26 @@ impl Drop for LoopbackSession {
 }
 
 impl LoopbackSession {
+    /// Delivers what is published, as far as the broker is well.
+    fn carry(&self, parcels: &[Parcel]) -> Result<Faults, BrokerError> {
+        let mut state = self.broker.lock();
+        let faults = state.faults;
+        let holds = |parcel: &Parcel, text: &str| {
+            parcel.envelope.windows(text.len()).any(|part| part == text.as_bytes())
+        };
+        let is_poison =
+            faults.poison.is_some_and(|text| parcels.iter().any(|one| holds(one, text)));
+        if faults.rejects || is_poison {
+            return Err(BrokerError("the broker refuses".to_owned()));
+        }
+        if !faults.hangs {
+            for parcel in parcels {
+                self.take(parcel, faults, &mut state);
+            }
+        }
+        Ok(faults)
+    }
+
     fn take(&self, parcel: &Parcel, faults: Faults, state: &mut State) {
         self.broker.published.fetch_add(1, Ordering::Relaxed);
         let times = if faults.repeats { 2 } else { 1 };
@@ -267,22 +288,7 @@ fn is_probe(bytes: &[u8]) -> bool {
 impl Session for LoopbackSession {
     fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<(), BrokerError>> {
         Box::pin(async move {
-            let mut state = self.broker.lock();
-            let faults = state.faults;
-            let holds = |parcel: &Parcel, text: &str| {
-                parcel.envelope.windows(text.len()).any(|part| part == text.as_bytes())
-            };
-            let is_poison =
-                faults.poison.is_some_and(|text| parcels.iter().any(|one| holds(one, text)));
-            if faults.rejects || is_poison {
-                return Err(BrokerError("the broker refuses".to_owned()));
-            }
-            if !faults.hangs {
-                for parcel in parcels {
-                    self.take(parcel, faults, &mut state);
-                }
-            }
-            drop(state);
+            let faults = self.carry(parcels)?;
             self.broker.news.notify_waiters();
             if faults.hangs || faults.mute {
                 std::future::pending::<()>().await;

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use bystander::Bystander;
 pub use client::{Client, End, upgrade_request};
-pub use frame::{Frame, encode, opcode};
+pub use frame::{Frame, decode, encode, opcode};
 pub use http::{Response, get, http};
 pub use server::Server;
 

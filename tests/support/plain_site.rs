@@ -207,6 +207,7 @@ impl HealthSource for Picture {
             websockets: 2,
             rooms: 1,
             shards: vec![ShardHealth { id: 0, moved_ms_ago: 1, alive: true }],
+            broker: None,
             counters: vec![("accepted", 3)],
             closed: vec![("normal", 1)],
             refused: vec![("not_found", 1)],

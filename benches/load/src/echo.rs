@@ -41,7 +41,7 @@ pub fn run(options: &Options) -> io::Result<Report> {
         let echoes = crowd.echoes as f64;
         let name = |what: &str| format!("depth {depth}: {what}");
         report.figure(&name("echoes"), echoes / took, "a second");
-        report.figure(&name("echoes"), echoes / cpu, "a server CPU-second");
+        report.figure(&name("echoes for their CPU"), echoes / cpu, "a server CPU-second");
         report.figure(&name("server core"), 100.0 * cpu / took, "% busy");
         report.figure(&name("generator core"), 100.0 * own / took, "% busy");
         report.check(&name("every echo is right"), crowd.echoes > 0, format_args!("{echoes:.0}"));

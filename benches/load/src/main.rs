@@ -1,10 +1,12 @@
 //! Load and checks for a running Ringhall: arguments to bench to exit code.
 //!
-//! In:    `idle`, `bigroom`, `storm`, `echo`, `million` or `holding`, and options.
+//! In:    `idle`, `bigroom`, `storm`, `echo`, `million`, `holding` or `boxes`, and options.
 //! Out:   figures and PASS or FAIL lines; 0 where all passed, 1 where not, 2 for bad usage.
 //! Never: talks to anything but 127.0.0.0/8.
 
 mod bigroom;
+mod boxes;
+mod broker;
 mod echo;
 mod idle;
 mod link;
@@ -21,7 +23,7 @@ mod wire;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "benches/idle|bigroom|storm|echo|million|holding [--seconds N] [--members N] \
+const USAGE: &str = "benches/idle|bigroom|storm|echo|million|holding|boxes [--seconds N] [--members N] \
                      [--connections N] [--rounds N] [--long] [--json] [--record]";
 
 /// What was asked for.
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         "bigroom" => bigroom::run,
         "million" => million::run,
         "holding" => million::holding::run,
+        "boxes" => boxes::run,
         _ => {
             eprintln!("usage: {USAGE}");
             return ExitCode::from(2);

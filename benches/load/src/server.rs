@@ -40,6 +40,16 @@ pub fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &cores)?)
 }
 
+/// Lets this thread, and what it starts from now on, run wherever the process may.
+///
+/// # Errors
+/// What the kernel says.
+pub fn unpin() -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|core| cores.set(core));
+    Ok(sched_setaffinity(None, &cores)?)
+}
+
 impl Server {
     /// Starts it on free ports, on all addresses of the loopback net.
     ///
@@ -126,6 +136,24 @@ impl Server {
             ticks += memory::cpu_ticks(&task?.path().join("stat"))?;
         }
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    /// CPU time of the threads whose name begins like this, in seconds, as the scheduler counts it.
+    ///
+    /// # Errors
+    /// If the server is gone, or has no such thread.
+    pub fn thread_seconds(&self, name: &str) -> io::Result<f64> {
+        let mut nanos = None;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let task = task?.path();
+            if std::fs::read_to_string(task.join("comm"))?.starts_with(name) {
+                let spent = std::fs::read_to_string(task.join("schedstat"))?;
+                let spent = spent.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok());
+                *nanos.get_or_insert(0) += spent.unwrap_or_default();
+            }
+        }
+        let nanos = nanos.ok_or_else(|| io::Error::other(format!("no thread {name}")))?;
+        Ok(nanos as f64 / 1e9)
     }
 
     /// The admin listener's `/health`, as text.

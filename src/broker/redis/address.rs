@@ -14,7 +14,7 @@ use redis::{
     TlsCertificates,
 };
 
-use crate::broker::{BrokerError, Options};
+use crate::broker::{BrokerError, Options, authorities};
 
 const SHAPES: &str = "redis://HOST:PORT, redis+cluster://HOST:PORT,HOST:PORT or \
      redis+sentinel://HOST:PORT,HOST:PORT/NAME (rediss for TLS), with USER:PASSWORD@ before the \
@@ -190,13 +190,7 @@ fn has_port(host: &str) -> bool {
 fn certificates(ca: Option<&Path>) -> Result<TlsCertificates, BrokerError> {
     // The client asks for the process's provider; an error means that one is chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let root_cert = ca.map(std::fs::read).transpose().map_err(|error| {
-        let file = ca.unwrap_or_else(|| Path::new("")).display();
-        BrokerError(format!(
-            "broker.ca: {file} cannot be read: {error}. Name a PEM file with the authorities that \
-             signed the broker's certificate"
-        ))
-    })?;
+    let root_cert = ca.map(authorities::read).transpose()?.map(String::into_bytes);
     Ok(TlsCertificates { client_tls: None, root_cert })
 }
 

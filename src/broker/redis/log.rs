@@ -12,7 +12,8 @@
 //!   so a call that is made again keeps the order.
 //! - A position moves when the inlet has taken an entry, never before.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,37 +23,40 @@ use crate::bridge::Place;
 use crate::limits::PARTITIONS;
 use crate::room::epoch::{Epoch, Epochs};
 
-/// Entries that a partition's log keeps at least: beyond them the oldest go (`MAXLEN ~`). A box
+/// Entries that a partition's log keeps, if they are not too old: beyond them the oldest go. A box
 /// that was away for longer than this much talk misses the rest, and sees it by the senders'
 /// sequences.
 const LOG_ENTRIES: usize = 65_536;
+/// Entries of a partition that are remembered as taken: more than a server loses that writes its
+/// log down once a second, or a replica that takes over.
+const REMEMBERED: usize = 1024;
 /// Least that a room's numbering outlives its last message: a new one costs every member a
 /// `joined`.
 const ROOM_KEEP_MIN: Duration = Duration::from_secs(24 * 60 * 60);
-/// Least that a log outlives its last message: a box must be able to come back.
+/// Least that a log keeps a message, and outlives its last one: a box must be able to come back.
 const LOG_KEEP_MIN: Duration = Duration::from_secs(60);
 
 /// KEYS: the log, then the room of each message. ARGV: an epoch for rooms that have none, keep of a
 /// room and of the log (ms), entries, then the envelope of each message.
 const SAY: &str = r"
-local log, epochs = KEYS[1], {}
+local log, rooms = KEYS[1], {}
 for i = 2, #KEYS do
-  local room = KEYS[i]
-  local epoch = epochs[room]
-  if not epoch then
-    epoch = redis.call('HGET', room, 'e')
-    if not epoch then
-      epoch = ARGV[1]
-      redis.call('HSET', room, 'e', epoch, 'n', 0)
-    end
-    epochs[room] = epoch
+  local key = KEYS[i]
+  local room = rooms[key]
+  if not room then
+    local known = redis.call('HMGET', key, 'e', 'n')
+    room = { e = known[1] or ARGV[1], n = tonumber(known[2]) or 0 }
+    rooms[key] = room
   end
-  local offset = redis.call('HINCRBY', room, 'n', 1)
-  redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', 'p', epoch, 'n', offset, 'e', ARGV[i + 3])
+  room.n = room.n + 1
+  redis.call('XADD', log, 'MAXLEN', '~', ARGV[4], '*', 'p', room.e, 'n', room.n, 'e', ARGV[i + 3])
 end
-for room in pairs(epochs) do
-  redis.call('PEXPIRE', room, ARGV[2])
+for key, room in pairs(rooms) do
+  redis.call('HSET', key, 'e', room.e, 'n', room.n)
+  redis.call('PEXPIRE', key, ARGV[2])
 end
+local now = redis.call('TIME')
+redis.call('XTRIM', log, 'MINID', '~', string.format('%.0f', now[1] * 1000 - ARGV[3]))
 redis.call('PEXPIRE', log, ARGV[3])
 return #KEYS - 1
 ";
@@ -100,7 +104,21 @@ pub struct Log {
     room_keep: Duration,
     log_keep: Duration,
     epochs: RefCell<Epochs>,
-    positions: [Cell<Option<EntryId>>; PARTITIONS],
+    positions: RefCell<[Option<Position>; PARTITIONS]>,
+}
+
+/// How far a partition was read.
+#[derive(Debug, Default)]
+struct Position {
+    last: EntryId,
+    /// The latest that were taken.
+    taken: VecDeque<EntryId>,
+}
+
+impl Position {
+    fn at(last: EntryId) -> Self {
+        Self { last, ..Self::default() }
+    }
 }
 
 impl Log {
@@ -114,7 +132,7 @@ impl Log {
             log_keep: keep.max(LOG_KEEP_MIN),
             // No shard has this number: no room that numbers for itself takes such a name.
             epochs: RefCell::new(Epochs::new(fastrand::u64(..), u16::MAX)),
-            positions: std::array::from_fn(|_| Cell::new(None)),
+            positions: RefCell::new(std::array::from_fn(|_| None)),
         }
     }
 
@@ -149,29 +167,43 @@ impl Log {
 
     /// From where a partition is read in this session, given the last entry that its log has.
     ///
-    /// `true`: the log came back shorter than it was, or empty, and is read from its start.
+    /// `true`: it is another log than before, and is read from its start. One that came back
+    /// shorter, but ends with an entry that was taken, is the same: what it kept is not heard
+    /// again.
     pub fn begin(&self, partition: usize, last: Option<EntryId>) -> bool {
-        let position = &self.positions[partition];
-        let Some(taken) = position.get() else {
-            position.set(Some(last.unwrap_or_default()));
+        let position = &mut self.positions.borrow_mut()[partition];
+        let last = last.unwrap_or_default();
+        let Some(known) = position else {
+            *position = Some(Position::at(last));
             return false;
         };
-        let restarted = last.unwrap_or_default() < taken;
-        if restarted {
-            position.set(Some(EntryId::default()));
+        if last >= known.last {
+            return false;
         }
-        restarted
+        if known.taken.contains(&last) {
+            known.taken.retain(|id| *id <= last);
+            known.last = last;
+            return false;
+        }
+        *position = Some(Position::default());
+        true
     }
 
     /// The last entry of a partition that was taken.
     #[must_use]
     pub fn position(&self, partition: usize) -> EntryId {
-        self.positions[partition].get().unwrap_or_default()
+        self.positions.borrow()[partition].as_ref().map_or_else(EntryId::default, |at| at.last)
     }
 
     /// The entry was taken.
     pub fn advance(&self, partition: usize, id: EntryId) {
-        self.positions[partition].set(Some(id));
+        let position = &mut self.positions.borrow_mut()[partition];
+        let position = position.get_or_insert_default();
+        if position.taken.len() == REMEMBERED {
+            position.taken.pop_front();
+        }
+        position.taken.push_back(id);
+        position.last = id;
     }
 }
 
@@ -266,6 +298,23 @@ mod tests {
         assert!(log.begin(3, None), "empty");
         assert_eq!(log.position(3), id(0, 0));
         assert!(!log.begin(4, None), "there was nothing before");
+    }
+
+    #[test]
+    fn a_log_that_lost_its_latest_entries_goes_on_behind_those_it_kept() {
+        let log = Log::new(Duration::ZERO);
+        assert!(!log.begin(0, None));
+        for number in 1..=2000 {
+            log.advance(0, id(number, 0));
+        }
+        assert!(!log.begin(0, Some(id(1990, 0))));
+        assert_eq!(log.position(0), id(1990, 0));
+        assert!(log.begin(0, Some(id(1989, 1))), "never taken");
+        for number in 1..=2000 {
+            log.advance(0, id(number, 0));
+        }
+        assert!(log.begin(0, Some(id(900, 0))), "too long ago to be remembered");
+        assert_eq!(log.position(0), id(0, 0));
     }
 
     #[test]

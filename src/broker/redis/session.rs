@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use redis::{PushInfo, PushKind, RedisResult, ServerErrorKind, Value};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::address::{Address, Host, Kind};
@@ -21,6 +20,7 @@ use super::reader::Reader;
 use super::trouble::explain;
 use crate::bridge::envelope::{Body, partition, read};
 use crate::bridge::{Delivery, Place};
+use crate::broker::loss::Loss;
 use crate::broker::{BrokerError, Inlet, Lane, Later, Parcel, Session};
 use crate::id::RoomKey;
 use crate::limits::PARTITIONS;
@@ -29,20 +29,6 @@ use crate::room::epoch::Epoch;
 /// How often a server is asked whether it still is what it was: a primary that was demoted while
 /// the connection stood says nothing by itself, and takes what nobody hears.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-
-/// Remembers the first trouble of a session and tells whoever waits for it.
-#[derive(Clone, Debug)]
-struct Trouble(watch::Sender<Option<BrokerError>>);
-
-impl Trouble {
-    fn report(&self, error: BrokerError) {
-        self.0.send_if_modified(|first| {
-            let is_first = first.is_none();
-            first.get_or_insert(error);
-            is_first
-        });
-    }
-}
 
 /// What an engine opens a session with.
 #[derive(Debug)]
@@ -62,7 +48,7 @@ pub struct Setup {
 pub struct RedisSession {
     setup: Rc<Setup>,
     nodes: Nodes,
-    trouble: Trouble,
+    loss: Arc<Loss>,
     /// Readers and watches; they end with the session.
     _beside: JoinSet<()>,
 }
@@ -73,27 +59,27 @@ impl RedisSession {
     /// # Errors
     /// A server that cannot be used, with the remedy.
     pub async fn open(setup: Rc<Setup>, inlet: Arc<dyn Inlet>) -> Result<Self, BrokerError> {
-        let trouble = Trouble(watch::Sender::new(None));
-        let pushed = receiver(&setup.names, &inlet, &trouble);
+        let loss = Arc::<Loss>::default();
+        let pushed = receiver(&setup.names, &inlet, &loss);
         let nodes = Nodes::open(&setup.address, &setup.names, &pushed).await?;
         subscribe(&setup, &nodes).await?;
         let mut beside = JoinSet::new();
         if setup.delivery == Delivery::Ordered {
             load(&setup.log, &nodes).await?;
             for reader in readers(&setup, &nodes).await? {
-                let (trouble, inlet) = (trouble.clone(), Arc::clone(&inlet));
-                beside.spawn_local(async move { trouble.report(reader.run(inlet).await) });
+                let (loss, inlet) = (Arc::clone(&loss), Arc::clone(&inlet));
+                beside.spawn_local(async move { loss.lose(reader.run(inlet).await) });
             }
         }
         let mode = setup.address.kind.mode();
         for node in &nodes.all {
             let (host, connection) = (node.host.clone(), node.connection.clone());
-            let trouble = trouble.clone();
+            let loss = Arc::clone(&loss);
             beside.spawn_local(async move {
-                trouble.report(watch_over(host, connection, mode).await);
+                loss.lose(watch_over(host, connection, mode).await);
             });
         }
-        Ok(Self { setup, nodes, trouble, _beside: beside })
+        Ok(Self { setup, nodes, loss, _beside: beside })
     }
 
     /// A pipeline a server, in the order of the parcels.
@@ -171,20 +157,13 @@ impl Session for RedisSession {
     }
 
     fn lost(&self) -> Later<'_, BrokerError> {
-        let mut news = self.trouble.0.subscribe();
-        Box::pin(async move {
-            match news.wait_for(Option::is_some).await.as_deref() {
-                Ok(Some(error)) => error.clone(),
-                // The sender is this session's own.
-                _ => BrokerError("the session is over".to_owned()),
-            }
-        })
+        Box::pin(self.loss.wait())
     }
 }
 
 /// What happens with whatever a server pushes: runs in the driver of its connection.
-fn receiver(names: &Arc<Names>, inlet: &Arc<dyn Inlet>, trouble: &Trouble) -> Pushed {
-    let (names, inlet, trouble) = (Arc::clone(names), Arc::clone(inlet), trouble.clone());
+fn receiver(names: &Arc<Names>, inlet: &Arc<dyn Inlet>, loss: &Arc<Loss>) -> Pushed {
+    let (names, inlet, loss) = (Arc::clone(names), Arc::clone(inlet), Arc::clone(loss));
     Arc::new(move |host: &Host, push: PushInfo| match push.kind {
         PushKind::Message | PushKind::SMessage => {
             if let [Value::BulkString(channel), Value::BulkString(envelope)] = &push.data[..]
@@ -193,11 +172,11 @@ fn receiver(names: &Arc<Names>, inlet: &Arc<dyn Inlet>, trouble: &Trouble) -> Pu
                 inlet.receive(lane, envelope);
             }
         }
-        PushKind::Disconnection => trouble.report(BrokerError(format!(
+        PushKind::Disconnection => loss.lose(BrokerError(format!(
             "redis at {host} has closed the connection: it ended, failed over, or cut a client \
              that was too slow (client-output-buffer-limit pubsub)"
         ))),
-        PushKind::Unsubscribe | PushKind::SUnsubscribe => trouble.report(BrokerError(format!(
+        PushKind::Unsubscribe | PushKind::SUnsubscribe => loss.lose(BrokerError(format!(
             "redis at {host} has ended a subscription: the cluster moves slots"
         ))),
         _ => {}

@@ -3,9 +3,11 @@
 //! In:    what a session receives.
 //! Out:   all of it, in order; a wait until something is there.
 //! Never: waits without a deadline.
+#![allow(dead_code, reason = "each engine's tests use their part of this")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ringhall::bridge::envelope::{self, Node};
 use ringhall::bridge::{Delivery, Place};
@@ -107,7 +109,7 @@ pub fn options(url: &str, delivery: Delivery, number: u64) -> Options {
         prefix: "ringhall".into(),
         ca: None,
         node: Node { id: number, incarnation: 7 },
-        keep: std::time::Duration::from_secs(3600),
+        keep: Duration::from_secs(3600),
     }
 }
 
@@ -117,6 +119,19 @@ pub fn parcel(lane: Lane, number: u64, sequence: u64) -> Parcel {
     envelope::stamp(&mut envelope, Node { id: number, incarnation: 7 }, sequence);
     envelope.resize(128, b'.');
     Parcel { lane, envelope: envelope.into() }
+}
+
+/// How many batches of 256 a test of order publishes: `BATCHES`, or few. With many, what it says of
+/// its pace means something.
+pub fn batches() -> u64 {
+    std::env::var("BATCHES").ok().and_then(|count| count.parse().ok()).unwrap_or(40)
+}
+
+/// Says how fast so many batches went.
+#[expect(clippy::print_stdout, reason = "for whoever runs the test by hand")]
+pub fn tell_pace(what: &str, batches: u64, since: Instant) {
+    let per_second = Duration::from_secs(batches * 256).div_duration_f64(since.elapsed());
+    println!("{what}: {per_second:.0} messages/s");
 }
 
 /// Awaits something that has to happen.
