@@ -39,6 +39,17 @@ pub struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What a node says of itself, where that is not what it said last.
+fn sight(node: usize, admin: SocketAddr, last: &mut (String, String)) -> Option<Sighting> {
+    let seen = look(admin).unwrap_or_default();
+    if seen == *last {
+        return None;
+    }
+    *last = seen;
+    let (status, broker) = last.clone();
+    Some(Sighting { at: Instant::now(), node, status, broker })
+}
+
 impl Watch {
     /// Watches these.
     pub fn start(admins: Vec<(usize, SocketAddr)>) -> Self {
@@ -49,12 +60,8 @@ impl Watch {
             let mut last = vec![(String::new(), String::new()); admins.len()];
             while !end.load(Ordering::Relaxed) {
                 for ((node, admin), last) in admins.iter().zip(&mut last) {
-                    let seen = look(*admin).unwrap_or_default();
-                    if seen != *last {
-                        let (status, broker) = seen.clone();
-                        let sighting = Sighting { at: Instant::now(), node: *node, status, broker };
+                    if let Some(sighting) = sight(*node, *admin, last) {
                         into.lock().unwrap_or_else(PoisonError::into_inner).push(sighting);
-                        *last = seen;
                     }
                 }
                 std::thread::park_timeout(PAUSE);
