@@ -59,11 +59,10 @@ impl Watch {
         let thread = std::thread::spawn(move || {
             let mut last = vec![(String::new(), String::new()); admins.len()];
             while !end.load(Ordering::Relaxed) {
-                for ((node, admin), last) in admins.iter().zip(&mut last) {
-                    if let Some(sighting) = sight(*node, *admin, last) {
-                        into.lock().unwrap_or_else(PoisonError::into_inner).push(sighting);
-                    }
-                }
+                let nodes = admins.iter().zip(&mut last);
+                let seen = nodes.filter_map(|((node, admin), last)| sight(*node, *admin, last));
+                let seen: Vec<_> = seen.collect();
+                into.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
                 std::thread::park_timeout(PAUSE);
             }
         });
