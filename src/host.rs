@@ -24,6 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use crate::conn::Origin;
 use crate::control::public::{self, Accepted, Site, Upgrades, serve};
 use crate::http::{Protocol, Refusal, RefusalKind, Route, Upgrade};
 use crate::limits::accept_reserve;
@@ -62,8 +63,8 @@ impl Clock {
 /// An upgrade that plain HTTP answers, and counts.
 struct Promised {
     upgrade: Upgrade,
-    /// Where connections are counted by address.
-    address: Option<IpAddr>,
+    /// Whose it is, where that is known.
+    origin: Option<Origin>,
 }
 
 /// A socket that plain HTTP has upgraded.
@@ -113,8 +114,8 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
     shard.start();
     loop {
         for returned in lobby.returned.take() {
-            let Promised { upgrade, address } = returned.promised;
-            shard.adopt(returned.fd, upgrade, address, returned.leftover);
+            let Promised { upgrade, origin } = returned.promised;
+            shard.adopt(returned.fd, upgrade, origin, returned.leftover);
         }
         let now = host.clock.now();
         let next = shard.turn(now);
@@ -180,7 +181,7 @@ async fn sleep(
 /// Serves a plain HTTP connection as a task on this core.
 fn welcome(handoff: Handoff, site: Rc<Site>, lobby: Rc<Lobby>, shared: Arc<Shared>) {
     let stream = std::net::TcpStream::from(handoff.fd);
-    let visit = async move { serve(stream, handoff.bytes, site).await };
+    let visit = async move { serve(stream, handoff.peer, handoff.bytes, site).await };
     receive(visit, lobby, shared);
 }
 
@@ -233,23 +234,22 @@ struct Doorman {
 }
 
 impl Upgrades for Doorman {
-    fn judge(&self, upgrade: Upgrade, peer: Option<IpAddr>) -> Result<Accepted, Refusal> {
+    fn judge(&self, upgrade: Upgrade, client: Option<IpAddr>) -> Result<Accepted, Refusal> {
         let limits = self.shared.limits();
         if upgrade.route == Route::Echo && !limits.echo_enabled {
             let message = "/echo is switched off (echo.enabled = false)";
             return Err(Refusal::new(RefusalKind::EchoDisabled, message));
         }
-        let address = peer.filter(|_| limits.connections_per_address.is_some());
-        if let (Some(address), Some(limit)) = (address, limits.connections_per_address)
-            && !self.shared.addresses.enter(address, limit)
-        {
+        let limit = limits.connections_per_address;
+        let origin = client.and_then(|address| self.shared.enter(address, limit));
+        if client.is_some() && origin.is_none() {
             let message = "too many connections from this address \
                            (limits.connections_per_address); close some or try again later";
             let retry = fastrand::u32(1..=10);
             return Err(Refusal::for_now(RefusalKind::TooManyConnections, message, retry));
         }
         let full = |message: &'static str| {
-            self.leave(address);
+            self.shared.leave(origin);
             Refusal::for_now(RefusalKind::Full, message, fastrand::u32(1..=10))
         };
         if !self.has_slot() {
@@ -266,7 +266,7 @@ impl Upgrades for Doorman {
         if free == pending.len() {
             pending.push(None);
         }
-        pending[free] = Some(Promised { upgrade, address });
+        pending[free] = Some(Promised { upgrade, origin });
         Ok(Accepted { response, token: free as u64 })
     }
 
@@ -308,13 +308,7 @@ impl Doorman {
 
     fn uncount(&self, promised: &Promised) {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        self.leave(promised.address);
-    }
-
-    fn leave(&self, address: Option<IpAddr>) {
-        if let Some(address) = address {
-            self.shared.addresses.leave(address);
-        }
+        self.shared.leave(promised.origin);
     }
 
     fn take_pending(&self, token: u64) -> Option<Promised> {

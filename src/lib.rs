@@ -27,6 +27,7 @@ pub mod conn;
 
 // 4 room.
 pub mod protocol;
+pub mod proxy;
 pub mod room;
 
 // 5 fan-out.

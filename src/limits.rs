@@ -60,6 +60,9 @@ pub const TABLE_SLOTS_MAX: usize = 1 << 20;
 pub const PARTITIONS: usize = 64;
 /// Shards of one process: queues between them grow with their square.
 pub const SHARDS_MAX: usize = 1024;
+/// Bytes of a PROXY protocol header: what nginx takes, too; addresses are 36, the rest certificates
+/// and the like, which nobody reads here.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 /// How long a plain HTTP connection may say nothing, and how long a head of its may take.
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 

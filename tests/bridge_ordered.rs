@@ -103,6 +103,29 @@ fn a_batch_of_unknown_fate_is_heard_once() {
 }
 
 #[test]
+fn a_batch_that_is_under_way_when_the_session_is_lost_is_heard_once() {
+    let broker = Loopback::default();
+    let (mut a, mut b) = two(&broker);
+    // Right after a probe there is none in the way of what is said.
+    let published = broker.published();
+    a.wait("a probe", |_| broker.published() > published);
+    broker.set(|faults| faults.hangs = true);
+    assert_eq!(a.say(&room("r"), "amid"), Verdict::Goes);
+    a.wait("it is under way", |_| a.end.bridge().outbound() == 0);
+    broker.cut();
+    let report = a.wait("open", |report| report.state == State::Open);
+    assert_eq!(report.rejected, 0, "its fate is not known");
+    broker.set(|faults| faults.hangs = false);
+    a.wait("closed", |report| report.state == State::Closed);
+    a.say(&room("r"), "after");
+    for one in [&mut a, &mut b] {
+        assert_eq!(heard(one).0, "amid");
+        assert_eq!(heard(one).0, "after");
+    }
+    assert_eq!((a.report().gaps, b.report().gaps), (0, 0));
+}
+
+#[test]
 fn what_the_broker_refuses_again_and_again_is_refused() {
     let broker = Loopback::default();
     let (mut a, mut b) = two(&broker);

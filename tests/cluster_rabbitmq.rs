@@ -6,7 +6,6 @@
 
 #[path = "support/brokers/mod.rs"]
 mod brokers;
-#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/brokers/certificates.rs"]
 mod certificates;
 #[path = "support/cluster/mod.rs"]

@@ -71,6 +71,11 @@ fn the_verdict_on_a_request_head_does_not_depend_on_the_cuts() {
 }
 
 #[test]
+fn the_verdict_on_a_proxy_header_does_not_depend_on_the_cuts() {
+    run("proxy_header", checks::proxy_header::check);
+}
+
+#[test]
 fn messages_are_those_of_the_reference_however_they_are_cut() {
     run("ws_message", checks::ws_message::check);
 }

@@ -5,14 +5,11 @@
 
 mod support;
 
-use std::net::{IpAddr, SocketAddr};
-
 use serde_json::json;
-use socket2::{Domain, Socket, Type};
 use support::{Bystander, Client, DEADLINE, Frame, Response, Server, eventually, get, opcode};
 
 /// Keys that bound nothing: where, how and as whom the server runs.
-const NO_LIMITS: [&str; 11] = [
+const NO_LIMITS: [&str; 13] = [
     "server.listen",
     "server.shards",
     "server.placement",
@@ -21,6 +18,8 @@ const NO_LIMITS: [&str; 11] = [
     "log.level",
     "log.format",
     "static.dir",
+    "server.trusted_proxies",
+    "server.proxy_protocol",
     "server.gather_sends",
     "server.gather_max",
     "server.gather_wait",
@@ -63,15 +62,6 @@ fn expect_for_now(server: &Server, answer: &Response, status: u16, code: &str, c
     let seconds: u32 = answer.header("retry-after").expect("Retry-After").parse().expect("seconds");
     assert!((1..=10).contains(&seconds), "{seconds}");
     server.wait_refused(code, count);
-}
-
-/// Connects to the server from this address of the loopback network.
-fn from(address: [u8; 4], server: SocketAddr) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let source = SocketAddr::from((IpAddr::from(address), 0));
-    socket.bind(&source.into()).expect("all of 127.0.0.0/8 is ours");
-    socket.connect_timeout(&server.into(), DEADLINE).expect("connect");
-    Client::over(socket.into())
 }
 
 #[test]
@@ -134,15 +124,15 @@ fn connections_of_one_address_end_at_connections_per_address() {
     // In several rooms, so that some of them move to another shard with their count.
     let mut refused = 0;
     for round in 0..10 {
-        let mut members: Vec<_> = (0..2).map(|_| from(one, server.address())).collect();
+        let mut members: Vec<_> = (0..2).map(|_| Client::raw_from(one, server.address())).collect();
         for (n, member) in members.iter_mut().enumerate() {
             let path = format!("/ws/room{round}{n}/user");
             assert_eq!(member.upgrade(&path, &[]).status, 101, "{round}");
         }
         refused += 1;
-        let answer = from(one, server.address()).recv_response(false);
+        let answer = Client::raw_from(one, server.address()).recv_response(false);
         expect_for_now(&server, &answer, 429, "too_many_connections", refused);
-        let mut neighbour = from(other, server.address());
+        let mut neighbour = Client::raw_from(other, server.address());
         assert_eq!(neighbour.upgrade("/echo", &[]).status, 101, "another address is free");
         for (n, member) in members.into_iter().enumerate() {
             if n == 0 { member.reset() } else { member.close() }

@@ -28,6 +28,7 @@ const MODULES: &[(&str, &[&str])] = &[
     // Bytes in and out.
     ("uring", &[]),
     ("net", &[]),
+    ("proxy", &[]),
     // Head and frame.
     ("http", &[]),
     ("ws", &[]),
@@ -40,18 +41,18 @@ const MODULES: &[(&str, &[&str])] = &[
     ("fanout", &["ws", "conn", "room", "protocol"]),
     ("mesh", &["ws", "room"]),
     ("bridge", &["ws", "room", "mesh"]),
-    ("shard", &["http", "ws", "conn", "room", "protocol", "fanout", "mesh", "bridge"]),
+    ("shard", &["proxy", "http", "ws", "conn", "room", "protocol", "fanout", "mesh", "bridge"]),
     // The cold half.
-    ("control", &["http"]),
+    ("control", &["proxy", "http"]),
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
-    ("config", &["bridge"]),
+    ("config", &["proxy", "bridge"]),
     ("probe", &[]),
     ("broker", &["ws", "room", "bridge", "mesh", "config"]),
     (
         "server",
         &[
-            "uring", "net", "http", "conn", "room", "mesh", "bridge", "shard", "control", "host",
-            "config", "probe", "broker",
+            "uring", "net", "proxy", "http", "conn", "room", "mesh", "bridge", "shard", "control",
+            "host", "config", "probe", "broker",
         ],
     ),
     ("bench", &["uring", "ws", "probe"]),
@@ -142,9 +143,11 @@ const UNWANTED_WORDS: &[&str] = &[
 ];
 
 /// Endings of the files that are read as text, and names of those without an ending.
-const TEXT_ENDINGS: &[&str] =
-    &["rs", "toml", "md", "sh", "py", "js", "mjs", "html", "css", "json", "conf", "service", "txt"];
-const TEXT_NAMES: &[&str] = &["run", "apply", "revert", "check"];
+const TEXT_ENDINGS: &[&str] = &[
+    "rs", "toml", "md", "sh", "py", "js", "mjs", "html", "css", "json", "conf", "service", "txt",
+    "cfg", "inc",
+];
+const TEXT_NAMES: &[&str] = &["run", "apply", "revert", "check", "cluster-demo"];
 /// Folders that hold what others wrote or what a build left.
 const FOREIGN_FOLDERS: &[&str] = &["target", "node_modules", "corpus", "artifacts", "runs"];
 

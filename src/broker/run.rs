@@ -210,13 +210,30 @@ async fn wait(core: &Core) {
 async fn serve(core: &Core, session: &dyn Session, kept: &mut Batch) -> End {
     core.connected();
     let unplaced = Unplaced::default();
-    tokio::select! {
+    let mut batch = Batch::default();
+    let end = tokio::select! {
         error = session.lost() => End::Failed(error),
-        end = pump(core, session, kept, &unplaced) => end,
+        end = pump(core, session, &mut batch, kept, &unplaced) => end,
         error = clockwork(core) => End::Failed(error),
         () = place_rooms(core, session, &unplaced) => End::Asked,
         () = too_late(core) => End::Asked,
+    };
+    // A session can be lost amid a publish.
+    set_aside(core, &mut batch, kept);
+    end
+}
+
+/// What becomes of a batch of which nobody knows whether the broker has taken it.
+fn set_aside(core: &Core, batch: &mut Batch, kept: &mut Batch) {
+    batch.drop_control();
+    if batch.parcels.is_empty() {
+        return;
     }
+    match core.bridge.delivery {
+        Delivery::LocalFirst => core.status.count_unconfirmed(batch.parcels.len() as u64),
+        Delivery::Ordered => *kept = std::mem::take(batch),
+    }
+    batch.clear();
 }
 
 /// The end has been asked for, and has taken its time.
@@ -228,8 +245,13 @@ async fn too_late(core: &Core) {
 }
 
 /// Publishes what there is, one batch at a time.
-async fn pump(core: &Core, session: &dyn Session, kept: &mut Batch, unplaced: &Unplaced) -> End {
-    let mut batch = Batch::default();
+async fn pump(
+    core: &Core,
+    session: &dyn Session,
+    batch: &mut Batch,
+    kept: &mut Batch,
+    unplaced: &Unplaced,
+) -> End {
     loop {
         if !kept.parcels.is_empty() && core.is_closed() {
             if let Err(error) = publish(session, kept).await {
@@ -238,7 +260,7 @@ async fn pump(core: &Core, session: &dyn Session, kept: &mut Batch, unplaced: &U
             }
             kept.clear();
         }
-        core.collect(&mut batch, unplaced);
+        core.collect(batch, unplaced);
         if batch.parcels.is_empty() {
             if core.is_ending() && !core.has_more() {
                 let bye = [core.bye()];
@@ -248,17 +270,9 @@ async fn pump(core: &Core, session: &dyn Session, kept: &mut Batch, unplaced: &U
             if !core.has_more() {
                 wait(core).await;
             }
-        } else if let Err(error) = publish(session, &batch).await {
-            batch.drop_control();
-            match core.bridge.delivery {
-                Delivery::LocalFirst => {
-                    core.status.count_unconfirmed(batch.parcels.len() as u64);
-                }
-                Delivery::Ordered => {
-                    *kept = batch;
-                    retry_or_refuse(core, kept, &error);
-                }
-            }
+        } else if let Err(error) = publish(session, batch).await {
+            set_aside(core, batch, kept);
+            retry_or_refuse(core, kept, &error);
             return End::Failed(error.into());
         }
         batch.clear();

@@ -110,6 +110,17 @@ pub(super) static COMBINATIONS: &[Combination] = &[
             )
         },
     },
+    Combination {
+        keys: &["server.proxy_protocol", "server.trusted_proxies"],
+        broken: |c| {
+            unless(
+                !c.proxy_protocol || !c.trusted_proxies.is_empty(),
+                "a PROXY protocol header is believed from trusted proxies alone, and none is \
+                 named: set server.trusted_proxies to their addresses, or server.proxy_protocol \
+                 = false",
+            )
+        },
+    },
     Combination { keys: &["admin.listen", "admin.key"], broken: admin_off_loopback },
     Combination { keys: &["broker.url"], broken: broker_not_built_in },
     Combination {

@@ -123,6 +123,18 @@ pub static KEYS: &[Key] = &[
         Kind::Bytes(64 * KIB, GIB, |c, v| c.mesh_bytes = v),
         "Bytes that may wait between two shards, each way; then their senders are not read.",
     ),
+    restart(
+        "server.trusted_proxies",
+        "none",
+        Kind::Networks(|c, v| c.trusted_proxies = v),
+        "Proxies in front: X-Forwarded-For (and a PROXY header) is believed from these alone.",
+    ),
+    restart(
+        "server.proxy_protocol",
+        "false",
+        Kind::Flag(|c, v| c.proxy_protocol = v),
+        "Every connection from a trusted proxy begins with a PROXY protocol header, version 2.",
+    ),
     reload(
         "server.gather_sends",
         "64",

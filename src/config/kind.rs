@@ -18,9 +18,12 @@ use toml_edit::Value;
 use super::unit::{parse_bytes, parse_time, show_bytes, show_time};
 use super::url::{self, BrokerUrl};
 use super::{Config, Secret};
+use crate::proxy::{BadNetwork, Network};
 
 /// Addresses one listener may have: each costs a socket a shard.
 const ADDRESSES_MAX: usize = 64;
+/// Networks that a list may have: each is compared with the address of every connection.
+const NETWORKS_MAX: usize = 64;
 /// Bytes of a secret: it travels in a header of every request.
 const SECRET_BYTES_MAX: usize = 256;
 /// Bytes of a name: NATS and Kafka take longer ones, with what is put behind it.
@@ -37,6 +40,8 @@ pub enum Kind {
     Addresses(fn(&mut Config, Vec<SocketAddr>)),
     /// One `ADDRESS:PORT`.
     Address(fn(&mut Config, SocketAddr)),
+    /// One or more networks (`10.0.0.0/8`) or addresses, or `none`.
+    Networks(fn(&mut Config, Vec<Network>)),
     /// A number.
     Count(usize, usize, fn(&mut Config, usize)),
     /// A number, or a word for "no number".
@@ -221,6 +226,50 @@ fn addresses(given: Given<'_>) -> Result<Vec<SocketAddr>, Fault> {
     Ok(all)
 }
 
+fn network(text: &str) -> Result<Network, Fault> {
+    text.parse().map_err(|why| match why {
+        BadNetwork::Malformed => Fault::because("no address and no network"),
+        BadNetwork::TooLong => Fault::because("a prefix longer than an address"),
+        BadNetwork::Everybody => {
+            Fault::because("everybody would be trusted, and could name any address")
+        }
+        BadNetwork::HostBits(meant) => {
+            let address = text.split('/').next().unwrap_or(text);
+            let remedy = format!("{} or {}", quoted(&meant.to_string()), quoted(address));
+            Fault::write("bits behind the prefix are set", remedy)
+        }
+    })
+}
+
+fn networks(given: Given<'_>) -> Result<Vec<Network>, Fault> {
+    let list = given.list().ok_or_else(Fault::other)?;
+    if list.is_empty() {
+        return Err(Fault::write("an empty list", quoted("none")));
+    }
+    if list == ["none"] {
+        return Ok(Vec::new());
+    }
+    if list.len() > NETWORKS_MAX {
+        return Err(Fault::because("too many networks"));
+    }
+    list.iter().map(|text| network(text)).collect()
+}
+
+/// Sets a list; answers with its spelling, in which one element stands for itself.
+fn set_list<T: ToString>(
+    list: Vec<T>,
+    set: fn(&mut Config, Vec<T>),
+    config: &mut Config,
+) -> String {
+    let texts: Vec<_> = list.iter().map(|one| quoted(&one.to_string())).collect();
+    set(config, list);
+    match &texts[..] {
+        [] => quoted("none"),
+        [one] => one.clone(),
+        _ => format!("[{}]", texts.join(", ")),
+    }
+}
+
 fn secret(given: Given<'_>) -> Result<Option<Secret>, Fault> {
     let text = given.text().ok_or_else(Fault::other)?;
     if text == "none" {
@@ -270,13 +319,8 @@ impl Kind {
     /// Reads a value into the configuration; answers with its spelling in TOML.
     pub(super) fn read(&self, given: Given<'_>, config: &mut Config) -> Result<String, Fault> {
         match self {
-            Self::Addresses(set) => {
-                let all = addresses(given)?;
-                let list = all.iter().map(|a| quoted(&a.to_string())).collect::<Vec<_>>();
-                set(config, all);
-                let all = list.join(", ");
-                Ok(if list.len() == 1 { all } else { format!("[{all}]") })
-            }
+            Self::Addresses(set) => Ok(set_list(addresses(given)?, *set, config)),
+            Self::Networks(set) => Ok(set_list(networks(given)?, *set, config)),
             Self::Address(set) => {
                 let one = address(&given.text().ok_or_else(Fault::other)?)?;
                 set(config, one);
@@ -343,6 +387,9 @@ impl Kind {
         match self {
             Self::Addresses(_) => "an \"ADDRESS:PORT\" or a list of them (port 0: any)".into(),
             Self::Address(_) => "an \"ADDRESS:PORT\" (port 0: any)".into(),
+            Self::Networks(_) => {
+                "\"none\", an address, a network such as \"10.0.0.0/8\", or a list of them".into()
+            }
             Self::Count(least, most, _) => format!("a number from {least} to {most}"),
             Self::CountOr(word, least, most, _) => {
                 format!("\"{word}\" or a number from {least} to {most}")

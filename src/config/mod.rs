@@ -30,6 +30,7 @@ pub use url::{Broker, BrokerUrl, shown as shown_url};
 
 use crate::bridge::{Delivery, Overflow};
 use crate::limits::Limits;
+use crate::proxy::Network;
 
 /// A number, or "work it out from the box".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +122,10 @@ pub struct Config {
     pub mesh_messages: usize,
     /// `server.mesh_bytes`: bytes that may wait from one shard to another.
     pub mesh_bytes: usize,
+    /// `server.trusted_proxies`: whose word on a client's address is taken.
+    pub trusted_proxies: Vec<Network>,
+    /// `server.proxy_protocol`: their connections begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
     /// `admin.listen`: where the operator connects.
     pub admin_listen: SocketAddr,
     /// `admin.key`: always set where `admin_listen` is off loopback.
@@ -165,6 +170,8 @@ impl Config {
             notsent_lowat: 0,
             mesh_messages: 0,
             mesh_bytes: 0,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             admin_listen: nowhere,
             admin_key: None,
             log_level: LogLevel::Info,

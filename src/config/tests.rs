@@ -39,6 +39,7 @@ fn the_tables_defaults_are_the_limits_defaults() {
 fn another(key: &Key) -> String {
     match &key.kind {
         Kind::Addresses(_) | Kind::Address(_) => "127.0.0.3:3".into(),
+        Kind::Networks(_) => "127.0.0.3".into(),
         Kind::Count(_, most, _) | Kind::CountOr(_, _, most, _) => most.to_string(),
         Kind::Bytes(_, most, _) => most.to_string(),
         Kind::Time(_, most, _) => unit::show_time(*most),
@@ -334,6 +335,7 @@ static CLASHES: &[Clash] = &[
     ),
     Clash(&[("server.mesh_bytes", "64KiB")], "server.mesh_bytes", "rooms.tick_bytes"),
     Clash(&[("client.message_bytes", "8MiB")], "client.message_bytes", "server.mesh_bytes"),
+    Clash(&[("server.proxy_protocol", "true")], "server.proxy_protocol", "server.trusted_proxies"),
     Clash(&[("admin.listen", "0.0.0.0:8001")], "admin.listen", "admin.key"),
     Clash(&[("admin.listen", "0.0.0.0:1"), ("admin.key", "short")], "admin.key", "admin.listen"),
     Clash(&[("admin.listen", "127.0.0.1:8000")], "admin.listen", "server.listen"),
@@ -400,11 +402,36 @@ fn combinations_that_can_be_are_not_refused() {
         &[("server.listen", "127.0.0.1:9"), ("admin.listen", "127.0.0.2:9")],
         &[("admin.listen", "0.0.0.0:9"), ("admin.key", "longenough")],
         &[("admin.listen", "[::ffff:127.0.0.1]:9")],
+        &[("server.proxy_protocol", "true"), ("server.trusted_proxies", "10.0.0.7")],
         &[("broker.url", "redis://h"), ("broker.delivery", "ordered")],
         &[("broker.url", "amqps://h"), ("broker.overflow", "drop"), ("broker.ca", "Cargo.toml")],
         &[("broker.url", "nats://h"), ("broker.required", "true"), ("broker.prefix", "a.b-C_1")],
     ] {
         assert!(set(flags).is_ok(), "{flags:?}");
+    }
+}
+
+#[test]
+fn proxies_are_networks_and_what_is_none_says_what_to_write() {
+    let shown = |text: &str| {
+        let loaded = set(&[("server.trusted_proxies", text)]).expect(text);
+        let mut all = loaded.settings();
+        all.find(|(key, ..)| key.name == "server.trusted_proxies").unwrap().1
+    };
+    assert_eq!(shown("none"), "\"none\"");
+    assert_eq!(shown("10.0.0.0/8"), "\"10.0.0.0/8\"");
+    assert_eq!(shown("[\"::1\", \"127.0.0.1/32\"]"), "[\"::1\", \"127.0.0.1\"]");
+    assert_eq!(shown("10.0.0.1, fd00::/8"), "[\"10.0.0.1\", \"fd00::/8\"]");
+    for (bad, said) in [
+        ("proxy.lan", "no address and no network"),
+        ("10.0.0.1, none", "no address and no network"),
+        ("10.0.0.0/40", "a prefix longer than an address"),
+        ("0.0.0.0/0", "everybody would be trusted"),
+        ("10.1.2.3/8", "write \"10.0.0.0/8\" or \"10.1.2.3\""),
+        ("[]", "write \"none\""),
+    ] {
+        let problems = set(&[("server.trusted_proxies", bad)]).expect_err(bad);
+        assert!(problems[0].contains(said), "{bad}: {problems:?}");
     }
 }
 

@@ -95,6 +95,8 @@ impl Flags {
     pub const HOLDING: Self = Self(1 << 15);
     /// The peer's FIN was received.
     pub const ENDED: Self = Self(1 << 16);
+    /// Comes from a trusted proxy: a PROXY protocol header stands before the request.
+    pub const PREFACED: Self = Self(1 << 17);
 
     /// Whether any of the bits is set.
     #[must_use]
@@ -126,6 +128,16 @@ impl Flags {
     }
 }
 
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's address: the peer's, or what a trusted proxy says. Until the request head is
+    /// there, it may be that proxy's.
+    pub address: std::net::IpAddr,
+    /// Counted against `limits.connections_per_address`.
+    pub is_counted: bool,
+}
+
 /// What only some connections have, and most only for a moment.
 #[derive(Debug, Default)]
 pub struct Cold {
@@ -141,8 +153,8 @@ pub struct Cold {
     pub stash_start: usize,
     /// The user's name, where the room's names live on another shard.
     pub user: Option<Box<str>>,
-    /// The remote address, where connections are counted by address.
-    pub address: Option<std::net::IpAddr>,
+    /// Whose it is: until the upgrade, where peers are asked; later only where it is counted.
+    pub origin: Option<Origin>,
     /// Malformed messages in reserve are used up: how many, and when they were last counted.
     pub strikes: u32,
     /// Second of the last strike.
@@ -163,7 +175,7 @@ impl Cold {
             && self.upgrade.is_none()
             && self.stash.is_empty()
             && self.user.is_none()
-            && self.address.is_none()
+            && self.origin.is_none()
             && self.strikes == 0
             && self.parcel.is_none()
     }
@@ -253,6 +265,12 @@ impl Conn {
         let waiting = |cold: &Cold| cold.stash.capacity() + cold.head.capacity();
         let waiting = self.cold.as_deref().map_or(0, waiting);
         self.queued_bytes() + self.assembler.held_bytes() + waiting
+    }
+
+    /// The client's address, where it is known.
+    #[must_use]
+    pub fn client(&self) -> Option<std::net::IpAddr> {
+        self.cold.as_ref()?.origin.map(|origin| origin.address)
     }
 
     /// Whether it was told that it is over.

@@ -9,12 +9,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::conn::Origin;
 use crate::http::{Protocol, Route, Upgrade};
 use crate::id::{Mode, RoomKey};
 use crate::io::Parcel;
 use crate::ws::message::Assembler;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What travels.
 #[derive(Debug, Default)]
@@ -25,8 +26,8 @@ pub struct Snapshot {
     pub answered: bool,
     /// It stays where it arrives.
     pub placed: bool,
-    /// Its remote address, where connections are counted by address.
-    pub address: Option<IpAddr>,
+    /// Whose it is, where that is known.
+    pub origin: Option<Origin>,
     /// Input that was received and not yet decoded.
     pub leftover: Vec<u8>,
     /// A message that is half received.
@@ -42,10 +43,10 @@ impl Snapshot {
         let mut out = Vec::with_capacity(96 + self.leftover.len() + self.unsent.len());
         out.push(VERSION);
         out.push(u8::from(self.answered) | (u8::from(self.placed) << 1));
-        match self.address {
+        match self.origin {
             None => out.push(0),
-            Some(address) => {
-                out.push(1);
+            Some(Origin { address, is_counted }) => {
+                out.push(1 + u8::from(is_counted));
                 let address = match address {
                     IpAddr::V4(v4) => v4.to_ipv6_mapped(),
                     IpAddr::V6(v6) => v6,
@@ -68,18 +69,20 @@ impl Snapshot {
             return None;
         }
         let bits = take_byte(&mut input)?;
-        let address = match take_byte(&mut input)? {
+        let origin = match take_byte(&mut input)? {
             0 => None,
-            _ => {
+            known @ (1 | 2) => {
                 let (octets, rest) = input.split_first_chunk::<16>()?;
                 input = rest;
-                Some(Ipv6Addr::from(*octets).to_canonical())
+                let address = Ipv6Addr::from(*octets).to_canonical();
+                Some(Origin { address, is_counted: known == 2 })
             }
+            _ => return None,
         };
         Some(Self {
             answered: bits & 1 != 0,
             placed: bits & 2 != 0,
-            address,
+            origin,
             upgrade: read_upgrade(&mut input)?,
             leftover: take_bytes(&mut input)?.to_vec(),
             unsent: take_bytes(&mut input)?.to_vec(),
@@ -169,7 +172,10 @@ mod tests {
             upgrade: Some(Upgrade { route, key: "dGhlIHNhbXBsZSBub25jZQ==".into(), protocol }),
             answered: true,
             placed: true,
-            address: Some(IpAddr::from([127, 0, 0, 9])),
+            origin: Some(Origin {
+                address: IpAddr::from([127, 0, 0, 9]),
+                is_counted: mode == Mode::Raw,
+            }),
             leftover: vec![0x81, 0x80],
             unsent: vec![1, 2, 3],
             assembler: Assembler::default(),
@@ -187,7 +193,7 @@ mod tests {
             let read = Snapshot::read(&parcel).unwrap();
             assert_eq!(read.upgrade, snapshot.upgrade);
             assert_eq!((read.answered, read.placed), (snapshot.answered, snapshot.placed));
-            assert_eq!(read.address, snapshot.address);
+            assert_eq!(read.origin, snapshot.origin);
             assert_eq!((read.leftover, read.unsent), (snapshot.leftover, snapshot.unsent));
         }
     }

@@ -33,6 +33,7 @@ use super::health::{self, HealthSource, Source};
 use super::wire::Wire;
 use super::{Bounds, BoundsInForce, Routes, connection, refusal};
 use crate::http::{Refusal, RefusalKind, Upgrade};
+use crate::proxy::Front;
 
 /// What the shard says to an upgrade that it accepts.
 #[derive(Debug)]
@@ -46,11 +47,11 @@ pub struct Accepted {
 /// The shard, as far as a later upgrade needs it: a proxy's connection has carried plain requests,
 /// and now becomes somebody's WebSocket.
 pub trait Upgrades {
-    /// Judges a well-formed upgrade of this client, where its address is known.
+    /// Judges a well-formed upgrade of the client of this address, where that is known.
     ///
     /// # Errors
     /// The refusal: the connection goes on with plain requests.
-    fn judge(&self, upgrade: Upgrade, peer: Option<IpAddr>) -> Result<Accepted, Refusal>;
+    fn judge(&self, upgrade: Upgrade, client: Option<IpAddr>) -> Result<Accepted, Refusal>;
 
     /// Takes the socket back (nonblocking), and the bytes that were read beyond the request head:
     /// the first frames. The 101 is out.
@@ -72,6 +73,7 @@ pub struct Site {
     bounds: BoundsInForce,
     closing: watch::Receiver<bool>,
     upgrades: Option<Rc<dyn Upgrades>>,
+    front: Front,
 }
 
 impl fmt::Debug for Site {
@@ -90,7 +92,7 @@ impl Site {
         bounds: impl Fn() -> Bounds + Send + Sync + 'static,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        Self { routes, bounds: Arc::new(bounds), closing, upgrades: None }
+        Self { routes, bounds: Arc::new(bounds), closing, upgrades: None, front: Front::default() }
     }
 
     /// With somebody who answers later upgrades; without, they are refused with 426.
@@ -98,6 +100,19 @@ impl Site {
     pub fn with_upgrades(mut self, upgrades: Rc<dyn Upgrades>) -> Self {
         self.upgrades = Some(upgrades);
         self
+    }
+
+    /// With proxies whose word on a client's address is taken; without, no proxy's is.
+    #[must_use]
+    pub fn behind(mut self, front: Front) -> Self {
+        self.front = front;
+        self
+    }
+
+    /// The client of a request on the connection of this peer.
+    fn client(&self, peer: IpAddr, request: &Request<Incoming>) -> IpAddr {
+        let fields = request.headers().get_all("x-forwarded-for").iter();
+        self.front.client(peer, fields.map(HeaderValue::as_bytes))
     }
 
     async fn answer(
@@ -116,7 +131,8 @@ impl Site {
                 refusal::of(&Refusal::for_now(RefusalKind::ShuttingDown, message, retry))
             }
             Ok(Some(upgrade)) if let Some(upgrades) = &self.upgrades => {
-                match upgrades.judge(upgrade, peer) {
+                let client = peer.map(|peer| self.client(peer, &request));
+                match upgrades.judge(upgrade, client) {
                     Err(refusal) => refusal::of(&refusal),
                     Ok(accepted) => {
                         let on_upgrade = hyper::upgrade::on(request);
@@ -201,16 +217,23 @@ fn echo_disabled() -> Response {
 
 /// Serves one connection to its end: the client's, a bound's, the server's, or an upgrade.
 ///
-/// `stream` is connected; `prefix` is what was already read from it. Runs inside a tokio runtime
+/// `stream` is connected; `peer` is who is at its other end, where somebody knows better than the
+/// socket; `prefix` is what was already read from it. Runs inside a tokio runtime
 /// (a shard's); what the connection costs is bounded by the site's [`Bounds`], and the number of
 /// such connections by the caller.
-pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>) {
+pub async fn serve(
+    stream: std::net::TcpStream,
+    peer: Option<IpAddr>,
+    prefix: Vec<u8>,
+    site: Rc<Site>,
+) {
     let socket = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
     let socket = match socket {
         Ok(socket) => socket,
         Err(error) => return tracing::warn!(%error, "a plain connection could not be served"),
     };
-    let peer = socket.peer_addr().ok().map(|address| address.ip().to_canonical());
+    let connected = || socket.peer_addr().ok().map(|address| address.ip().to_canonical());
+    let peer = peer.or_else(connected);
     let promise = Rc::new(Promise::default());
     let gate = Gate::default();
     let service = service_fn(|request| {
@@ -228,7 +251,8 @@ pub async fn serve(stream: std::net::TcpStream, prefix: Vec<u8>, site: Rc<Site>)
         if let (true, Some(upgrades)) = (error.is_parse(), &site.upgrades) {
             upgrades.refused(RefusalKind::BadRequest);
         }
-        tracing::debug!(%error, "a plain connection ended early");
+        let peer = peer.map(tracing::field::display);
+        tracing::debug!(peer, %error, "a plain connection ended early");
     }
     let promise = promise.take();
     if let (Some((token, on_upgrade)), Some(upgrades)) = (promise, &site.upgrades) {

@@ -79,6 +79,18 @@ pub fn read_head(bytes: &[u8], progress: &mut HeadProgress, limits: HeadLimits) 
     verdict.unwrap_or_else(HeadVerdict::Refuse)
 }
 
+/// The values of a field's lines, in order, in a whole head that was judged to be proper.
+#[must_use]
+pub fn field_values<'b>(head: &'b [u8], name: &str) -> Vec<&'b [u8]> {
+    let mut headers = [const { MaybeUninit::uninit() }; limits::HEADERS_MAX];
+    let mut request = Request::new(&mut []);
+    if request.parse_with_uninit_headers(head, &mut headers).is_err() {
+        return Vec::new();
+    }
+    let named = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value).collect()
+}
+
 impl HeadProgress {
     /// Bytes of the head, once its end has come.
     #[must_use]
@@ -247,6 +259,15 @@ mod tests {
         assert_eq!(consumed, UPGRADE.len());
         assert_eq!(&*request.key, "dGhlIHNhbXBsZSBub25jZQ==");
         assert!(matches!(request.route, Route::Room { .. }));
+    }
+
+    #[test]
+    fn a_fields_lines_are_found_in_any_case_and_in_order() {
+        let lines = "X-Forwarded-For: a, b\r\nX: y\r\nx-forwarded-for: c\r\nUpgrade: w";
+        let head = UPGRADE.replacen("Upgrade: w", lines, 1);
+        let values = field_values(head.as_bytes(), "X-Forwarded-For");
+        assert_eq!(values, [&b"a, b"[..], b"c"]);
+        assert_eq!(field_values(UPGRADE.as_bytes(), "X-Forwarded-For"), [&b""[..]; 0]);
     }
 
     #[test]

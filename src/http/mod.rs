@@ -10,6 +10,6 @@ pub mod refusal;
 pub mod upgrade;
 
 pub use fields::Protocol;
-pub use head::{HeadLimits, HeadProgress, HeadVerdict, read_head};
+pub use head::{HeadLimits, HeadProgress, HeadVerdict, field_values, read_head};
 pub use refusal::{Refusal, RefusalKind};
 pub use upgrade::{Route, Upgrade};

@@ -35,6 +35,8 @@ struct Row {
 refusals! {
     /// The request is malformed, or asks for something that cannot be.
     BadRequest: 400 "Bad Request", "bad_request";
+    /// A PROXY protocol header is malformed, missing, or comes from who is not trusted.
+    BadProxyHeader: 400 "Bad Request", "bad_proxy_header";
     /// The user is called `system`.
     ReservedName: 403 "Forbidden", "reserved_name";
     /// There is no such route.

@@ -33,6 +33,7 @@ use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
 use crate::mesh::Mesh;
 use crate::net::{ListenOptions, listen, listen_all};
 use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
+use crate::proxy::Front;
 use crate::remedy::remedy;
 use crate::shard::shared::Shared;
 use crate::shard::{Placement, Setup, Shard};
@@ -116,7 +117,9 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     let admin = admin.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(admin));
     let admin = admin.map_err(|error| refused("serve on the admin listener", &error))?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
-    let shared = Arc::new(Shared::new(mesh, shards, fastrand::u64(..), limits.clone()));
+    let front = Front::new(config.trusted_proxies.clone(), config.proxy_protocol);
+    let shared = Shared::new(mesh, shards, fastrand::u64(..), limits.clone()).behind(front);
+    let shared = Arc::new(shared);
     let clock = Clock::start();
     let eventfds = make_eventfds(shards)?;
     let bells = copy_eventfds(&eventfds)?;
@@ -286,7 +289,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
     let PlainHttp { routes, closes } = task.plain;
     let in_force = task.shared.clone();
     let bounds = move || Bounds { head_bytes: in_force.limits().head_bytes, ..Bounds::default() };
-    let site = Site::new(routes, bounds, closes);
+    let site = Site::new(routes, bounds, closes).behind(task.shared.front.clone());
     let host = Host { clock: task.clock, shared: task.shared, eventfd: task.eventfd, site };
     drive(Shard::new(io, setup), host).await.map_err(|error| error.to_string())
 }

@@ -1,6 +1,6 @@
 //! From the listen queue to a whole request head.
 //!
-//! In:    accepted slots, peers' addresses, the bytes of request heads.
+//! In:    accepted slots, the bytes of request heads.
 //! Out:   upgrades, refusals, requests for plain HTTP with their sockets.
 //! Never: decides where a connection sits, reads a frame.
 //!
@@ -8,7 +8,6 @@
 //! - Until the upgrade, one receive is all that is ever armed: so nothing is in flight when a
 //!   connection departs or is detached.
 
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use crate::http::{HeadLimits, HeadVerdict, Refusal, RefusalKind, read_head};
 use crate::id::ConnId;
 use crate::io::{CloseHow, Errno, Io, Patience};
 use crate::limits::accept_reserve;
+use crate::shard::origin::{client_of, refuse_header};
 use crate::shard::shared::take_one;
 use crate::shard::{Handoff, Shard};
 
@@ -51,7 +51,7 @@ impl<I: Io> Shard<I> {
         if let Some(conn) = state.conns.get(id) {
             conn.flags.set(Flags::ADMITTED);
         }
-        if state.limits.connections_per_address.is_some() {
+        if state.asks_peers() {
             self.io.ask_peer(id);
         } else {
             self.await_head(id);
@@ -108,26 +108,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    pub(super) fn peer_known(&mut self, id: ConnId, address: Option<IpAddr>) {
-        let state = &mut self.state;
-        let Some(conn) = state.conns.get(id) else { return };
-        if conn.phase != Phase::Head {
-            return;
-        }
-        if let (Some(address), Some(limit)) = (address, state.limits.connections_per_address) {
-            if !state.shared.addresses.enter(address, limit) {
-                let message = "too many connections from this address \
-                               (limits.connections_per_address); close some or try again later";
-                let retry = state.random.u32(1..=10);
-                let refusal = Refusal::for_now(RefusalKind::TooManyConnections, message, retry);
-                return state.refuse(id, refusal);
-            }
-            conn.cold().address = Some(address);
-        }
-        self.await_head(id);
-    }
-
-    fn await_head(&mut self, id: ConnId) {
+    pub(super) fn await_head(&mut self, id: ConnId) {
         let Some(conn) = self.state.conns.get(id) else { return };
         conn.flags.set(Flags::RECEIVING);
         self.io.recv(id, Patience::Wait);
@@ -138,6 +119,9 @@ impl<I: Io> Shard<I> {
         let state = &mut self.state;
         let limits = HeadLimits { head_bytes: state.limits.head_bytes };
         let Some(conn) = state.conns.get(id) else { return };
+        if conn.flags.has(Flags::PREFACED) {
+            return self.header_received(id, bytes);
+        }
         let cold = conn.cold();
         // Nearly always the whole head comes at once and is read where it lies.
         let in_pieces = !cold.head.is_empty();
@@ -156,8 +140,12 @@ impl<I: Io> Shard<I> {
             }
             HeadVerdict::Upgrade { request, consumed } => {
                 let leftover = all[consumed..].to_vec();
+                let client = client_of(&state.shared.front, cold.origin, &all[..consumed]);
                 cold.head = Vec::new();
                 state.weigh(id);
+                if !state.count_client(id, client) {
+                    return;
+                }
                 self.upgrade(id, request, leftover);
             }
             HeadVerdict::Plain => {
@@ -167,7 +155,10 @@ impl<I: Io> Shard<I> {
                 state.weigh(id);
                 self.leave_for_http(id);
             }
-            HeadVerdict::Refuse(refusal) => state.refuse(id, refusal),
+            HeadVerdict::Refuse(refusal) => {
+                let refusal = refuse_header(all).unwrap_or(refusal);
+                state.refuse(id, refusal);
+            }
         }
     }
 
@@ -189,9 +180,10 @@ impl<I: Io> Shard<I> {
         let Some(conn) = state.conns.get(id) else { return };
         match fd {
             Ok(fd) => {
+                let peer = conn.client();
                 let bytes = std::mem::take(&mut conn.cold().head);
                 state.count(Counter::http);
-                state.handoffs.push(Handoff { fd, bytes });
+                state.handoffs.push(Handoff { fd, bytes, peer });
                 self.vacate(id, Disconnect::PlainHttp, CloseHow::Orderly);
             }
             Err(error) => {

@@ -84,9 +84,7 @@ impl State {
         if conn.flags.has(Flags::ADMITTED) {
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         }
-        if let Some(address) = conn.cold.as_ref().and_then(|cold| cold.address) {
-            self.shared.addresses.leave(address);
-        }
+        self.shared.leave(conn.cold.as_ref().and_then(|cold| cold.origin));
         self.unweigh(conn);
     }
 }
@@ -106,6 +104,7 @@ impl<I: Io> Shard<I> {
         tracing::debug!(
             shard = state.id.0,
             slot = id.slot,
+            client = conn.client().map(tracing::field::display),
             reason = reason.row().label,
             code = reason.row().code,
             "closed"

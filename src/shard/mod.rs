@@ -22,6 +22,7 @@ pub mod mailbox;
 pub mod members;
 pub mod moving;
 pub mod opening;
+pub mod origin;
 pub mod placing;
 pub mod receive;
 pub mod shared;
@@ -30,6 +31,7 @@ pub mod tick;
 pub mod timers;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -57,8 +59,11 @@ use timers::Wheel;
 pub struct Handoff {
     /// The socket; its mode is still blocking.
     pub fd: OwnedFd,
-    /// What was received of it so far.
+    /// What was received of it so far, from the request's first byte on.
     pub bytes: Vec<u8>,
+    /// Who is connected, where that is known already: with the PROXY protocol the socket does not
+    /// tell.
+    pub peer: Option<IpAddr>,
 }
 
 /// A socket that plain HTTP has upgraded and that found no slot.

@@ -7,13 +7,12 @@
 //! # Invariants
 //! - The counts (`limits.connections_max`, an address's) travel with the connection.
 
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use crate::conn::disconnect::{Disconnect, Row};
 use crate::conn::snapshot::Snapshot;
-use crate::conn::{Conn, Flags, Phase};
+use crate::conn::{Conn, Flags, Origin, Phase};
 use crate::counters::Counter;
 use crate::http::{RefusalKind, Upgrade};
 use crate::id::{ConnId, RoomKey, ShardId};
@@ -29,12 +28,12 @@ impl<I: Io> Shard<I> {
         &mut self,
         fd: OwnedFd,
         upgrade: Upgrade,
-        address: Option<IpAddr>,
+        origin: Option<Origin>,
         leftover: Vec<u8>,
     ) {
         let upgrade = Some(upgrade);
         let snapshot =
-            Snapshot { upgrade, answered: true, address, leftover, ..Snapshot::default() };
+            Snapshot { upgrade, answered: true, origin, leftover, ..Snapshot::default() };
         self.io.adopt(fd, snapshot.write());
     }
 
@@ -44,7 +43,7 @@ impl<I: Io> Shard<I> {
         let cold = conn.cold();
         let snapshot = Snapshot {
             upgrade: Some(upgrade),
-            address: cold.address,
+            origin: cold.origin,
             leftover: std::mem::take(&mut cold.stash),
             answered: conn.flags.has(Flags::ANSWERED),
             // Sent away from a saturated home: it stays where it is sent.
@@ -59,7 +58,7 @@ impl<I: Io> Shard<I> {
         let Some(conn) = state.conns.get(id) else { return };
         // The counts go with the connection.
         conn.flags.clear(Flags::ADMITTED);
-        conn.cold().address = None;
+        conn.cold().origin = None;
         state.count(Counter::departed);
         self.vacate(id, Disconnect::Departed, CloseHow::Orderly);
     }
@@ -93,8 +92,8 @@ impl<I: Io> Shard<I> {
             if snapshot.answered {
                 conn.flags.set(Flags::ANSWERED);
             }
-            if snapshot.address.is_some() {
-                conn.cold().address = snapshot.address;
+            if snapshot.origin.is_some() {
+                conn.cold().origin = snapshot.origin;
             }
         }
         let id = state.conns.insert(slot, conn);
@@ -111,9 +110,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn adopt_failed(&mut self, fd: OwnedFd, parcel: &Parcel, error: Errno) {
         let state = &mut self.state;
         state.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Some(address) = Snapshot::read(parcel).and_then(|snapshot| snapshot.address) {
-            state.shared.addresses.leave(address);
-        }
+        state.shared.leave(Snapshot::read(parcel).and_then(|snapshot| snapshot.origin));
         state.counters.count_refused(RefusalKind::Full.index());
         if let Some(suppressed) = state.warnings.allow(state.now) {
             let shard = state.id.0;

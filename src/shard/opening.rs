@@ -118,6 +118,11 @@ impl State {
     ) {
         let ping_after = self.limits.ping_after;
         let Some(conn) = self.conns.get(id) else { return };
+        let client = conn.client();
+        if let Some(cold) = &mut conn.cold {
+            // Nobody asks for it any more unless it is counted: an idle member keeps nothing.
+            cold.origin = cold.origin.filter(|origin| origin.is_counted);
+        }
         conn.phase = Phase::Open;
         conn.kind = kind;
         conn.heard = self.wheel.tick_at(self.now);
@@ -135,7 +140,13 @@ impl State {
         self.push_own(id, bytes);
         let due = self.now.after(ping_after);
         self.wheel.set(&mut self.conns, id.slot, due);
-        tracing::debug!(shard = self.id.0, slot = id.slot, route = ?upgrade.route, "opened");
+        tracing::debug!(
+            shard = self.id.0,
+            slot = id.slot,
+            client = client.map(tracing::field::display),
+            route = ?upgrade.route,
+            "opened"
+        );
     }
 
     pub(super) fn refuse_join(&mut self, id: ConnId, why: JoinRefused) {
@@ -170,7 +181,8 @@ impl State {
             return self.end(id, Disconnect::Overloaded);
         }
         let code = refusal.kind.code();
-        tracing::debug!(shard = self.id.0, slot = id.slot, code, "refused");
+        let client = conn.client().map(tracing::field::display);
+        tracing::debug!(shard = self.id.0, slot = id.slot, client, code, "refused");
         self.push_own(id, refusal.to_bytes());
         self.begin_closing(id, Disconnect::Refused);
     }

@@ -13,10 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 
+use crate::conn::Origin;
 use crate::counters::Counters;
 use crate::id::{RoomKey, ShardId};
 use crate::limits::Limits;
 use crate::mesh::Mesh;
+use crate::proxy::Front;
 
 /// What the main thread tells a shard.
 #[derive(Clone, Debug)]
@@ -98,6 +100,8 @@ pub struct Shared {
     pub budget: Budget,
     /// Connections by remote address, where they are counted.
     pub addresses: Addresses,
+    /// The proxies whose word on a client's address is taken.
+    pub front: Front,
     hasher: RandomState,
     /// The limits in force, for whoever is no shard; shards are given theirs by order.
     limits: Mutex<Arc<Limits>>,
@@ -117,9 +121,34 @@ impl Shared {
             http_connections: CachePadded::default(),
             budget: Budget::default(),
             addresses: Addresses::default(),
+            front: Front::default(),
             hasher: RandomState::new(),
             limits: Mutex::new(limits),
             seed,
+        }
+    }
+
+    /// With proxies in front; else none is trusted.
+    #[must_use]
+    pub fn behind(mut self, front: Front) -> Self {
+        self.front = front;
+        self
+    }
+
+    /// Counts one connection of this client, where connections are counted by address (`limit`);
+    /// `None` where it has `limit` already.
+    #[must_use]
+    pub fn enter(&self, address: IpAddr, limit: Option<usize>) -> Option<Origin> {
+        if limit.is_some_and(|limit| !self.addresses.enter(address, limit)) {
+            return None;
+        }
+        Some(Origin { address, is_counted: limit.is_some() })
+    }
+
+    /// Takes such a count back.
+    pub fn leave(&self, origin: Option<Origin>) {
+        if let Some(Origin { address, is_counted: true }) = origin {
+            self.addresses.leave(address);
         }
     }
 

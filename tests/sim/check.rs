@@ -89,16 +89,22 @@ pub fn after_turn(sim: &mut Sim, shard: usize) {
 pub fn at_rest(sim: &mut Sim) {
     let mut members = 0;
     let mut admitted = 0;
+    let mut counted = std::collections::HashSet::new();
     for shard in 0..sim.host.len() {
         let state = &mut sim.host.shard(shard).state;
         for (_, conn) in state.conns().iter_mut() {
             members += u64::from(conn.seat.is_some());
             admitted += usize::from(conn.flags.has(Flags::ADMITTED));
+            let origin = conn.cold.as_ref().and_then(|cold| cold.origin);
+            counted.extend(origin.filter(|origin| origin.is_counted).map(|origin| origin.address));
+            let is_kept = conn.phase == Phase::Open && origin.is_some_and(|it| !it.is_counted);
+            assert!(!is_kept, "an open connection keeps an address that nobody counts");
         }
         let id = ShardId(u16::try_from(shard).expect("shards are few"));
         assert!(!sim.host.shared.mesh.has_mail(id), "mail for shard {shard} lies about");
     }
     assert_eq!(total(sim, Counter::members), members, "members by seat");
+    assert_eq!(sim.host.shared.addresses.len(), counted.len(), "addresses that have connections");
     let connections = sim.host.shared.connections.load(Ordering::Relaxed);
     assert_eq!(connections, admitted, "connections that count against the limit");
     let world = sim.world.borrow();

@@ -5,7 +5,6 @@
 //! Never: looks into the server.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 use fastrand::Rng;
 use ringhall::id::Mode;
@@ -148,8 +147,7 @@ impl Client {
         let shard = self.random.usize(0..world.rings.len());
         let (least, most) = world.pipe_bytes;
         let (up, down) = (self.random.usize(least..=most), self.random.usize(least..=most));
-        let address = IpAddr::from([10, 0, 0, self.random.u8(1..=3)]);
-        let socket = world.connect(shard, up, down, address);
+        let socket = world.connect(shard, up, down, self.script.address);
         world.note(|| format!("client {} connects to {shard}: socket {socket}", self.id));
         self.socket = Some(socket);
         self.log.connected_at = world.now;

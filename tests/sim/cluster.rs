@@ -72,7 +72,7 @@ fn plan(seed: u64, server: usize, first: &Plan) -> Plan {
         announce_max: first.limits.announce_max,
         connections_max: 1000,
         message_bytes: first.limits.message_bytes,
-        ..own.limits.clone()
+        ..own.limits
     };
     Plan {
         limits,
@@ -92,7 +92,7 @@ fn plan(seed: u64, server: usize, first: &Plan) -> Plan {
 
 impl Cluster {
     fn new(seed: u64, trace: bool) -> Self {
-        let mut random = Rng::with_seed(seed ^ 0xc105_7e5);
+        let mut random = Rng::with_seed(seed ^ 0x0c10_57e5);
         let first = Plan::of(seed);
         let count = random.usize(2..=3);
         let plans: Vec<_> = (0..count).map(|server| plan(seed, server, &first)).collect();

@@ -125,7 +125,8 @@ impl Host {
     pub fn shared(plan: &Plan) -> Arc<Shared> {
         let mesh = Mesh::new(plan.shards, plan.lane_messages, plan.lane_bytes);
         let limits = Arc::new(plan.limits.clone());
-        Arc::new(Shared::new(Arc::new(mesh), plan.shards, plan.seed, limits))
+        let shared = Shared::new(Arc::new(mesh), plan.shards, plan.seed, limits);
+        Arc::new(shared.behind(plan.front()))
     }
 
     /// Shards.

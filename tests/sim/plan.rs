@@ -5,12 +5,14 @@
 //! Never: makes a configuration that `config/check.rs` would refuse for its relations (its ranges
 //!        are left on purpose: small bounds are hit more often).
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 use ringhall::id::{Mode, RoomKey};
 use ringhall::limits::{Limits, SlowPolicy, Spread};
+use ringhall::proxy::Front;
 use ringhall::shard::Placement;
 use ringhall::shard::shared::Shared;
 
@@ -18,6 +20,18 @@ use crate::chaos::Chaos;
 
 /// Times that all clients' pipes may have to be filled: bounds the steps of a run.
 const BYTES_A_PIPE: usize = 10_000;
+
+/// How trusted proxies name their clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxies {
+    /// In `X-Forwarded-For`.
+    Forward,
+    /// In a PROXY protocol header.
+    Preface,
+}
+
+/// Where trusted proxies connect from, and some of those who are none.
+pub const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
 /// One simulated world.
 #[derive(Clone, Debug)]
@@ -40,6 +54,8 @@ pub struct Plan {
     pub limits: Limits,
     /// What an operator changes them to, one after the other.
     pub reloads: Vec<Limits>,
+    /// What stands in front, if anything does.
+    pub front: Option<Proxies>,
     /// Clients that connect.
     pub clients: usize,
     /// Rooms that they go to: how they talk there, and on which shard each room lives.
@@ -125,6 +141,16 @@ impl Plan {
             grace: pick(random, &[0, 5, 100, 12_000, 12_000]),
             limits,
             reloads,
+            front: pick(random, &[None, None, Some(Proxies::Forward), Some(Proxies::Preface)]),
+        }
+    }
+
+    /// As the server is told of it.
+    pub fn front(&self) -> Front {
+        let trusted = "10.0.0.1/32".parse().expect("a network");
+        match self.front {
+            None => Front::default(),
+            Some(proxies) => Front::new(vec![trusted], proxies == Proxies::Preface),
         }
     }
 

@@ -5,11 +5,12 @@
 //! Never: acts.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use fastrand::Rng;
 use ringhall::id::{Mode, RoomKey};
 
-use crate::plan::Plan;
+use crate::plan::{PROXY, Plan, Proxies};
 use crate::wire::{self, opcode};
 
 /// What a client is.
@@ -86,6 +87,8 @@ pub struct Script {
     pub role: Role,
     /// What it does.
     pub acts: VecDeque<Act>,
+    /// Where it connects from.
+    pub address: IpAddr,
     /// When it connects.
     pub starts_at: u64,
     /// Bytes that it reads at once at most.
@@ -105,6 +108,8 @@ struct Author<'a> {
     acts: VecDeque<Act>,
     is_good: bool,
     said: usize,
+    /// How the proxy names this client, where it comes through one that is trusted.
+    proxies: Option<Proxies>,
 }
 
 impl Script {
@@ -113,14 +118,37 @@ impl Script {
         let starts_at = random.u64(0..plan.rush);
         let greedy = random.u8(0..4) > 0;
         let appetite = if greedy { 1 << 20 } else { random.usize(1..300) };
-        let mut author = Author { random, plan, id, acts: VecDeque::new(), is_good: true, said: 0 };
-        let role = author.role(rooms);
+        let address = IpAddr::from([10, 0, 0, random.u8(1..=3)]);
+        let proxies = plan.front.filter(|_| address == PROXY);
+        let (acts, is_good, said) = (VecDeque::new(), true, 0);
+        let mut author = Author { random, plan, id, acts, is_good, said, proxies };
+        let role = author.prefaced(rooms);
         let Author { acts, is_good, .. } = author;
-        Self { role, acts, starts_at, appetite, is_good }
+        Self { role, acts, address, starts_at, appetite, is_good }
     }
 }
 
 impl Author<'_> {
+    /// A role behind a PROXY protocol header, where one is awaited; or one that is refused for it.
+    fn prefaced(&mut self, rooms: &[RoomKey]) -> Role {
+        let awaited = self.proxies == Some(Proxies::Preface);
+        let header = wire::proxy_header(self.random);
+        if self.plan.front.is_some() && self.random.u8(0..12) == 0 {
+            // From who is not trusted, or malformed.
+            self.is_good = false;
+            let end = if awaited { 13 } else { header.len() };
+            let bytes = [&header[..end], if awaited { b"\xff\0\0\0" } else { b"" }].concat();
+            self.write(bytes, true, Meaning::Nothing);
+            return Role::Refused { status: 400 };
+        }
+        let role = self.role(rooms);
+        if awaited {
+            let meaning = Meaning::Nothing;
+            self.acts.push_front(Act::Write { bytes: header, whole: false, meaning });
+        }
+        role
+    }
+
     fn role(&mut self, rooms: &[RoomKey]) -> Role {
         match self.random.u8(0..20) {
             0 => self.refused(),
@@ -163,6 +191,12 @@ impl Author<'_> {
     }
 
     fn head(&mut self, head: &[u8]) {
+        let mut head = head.to_vec();
+        if self.proxies == Some(Proxies::Forward) && self.random.u8(0..4) > 0 {
+            let line = format!("X-Forwarded-For: 10.9.9.9, 192.0.2.{}\r\n", self.random.u8(1..=3));
+            let end = head.len() - 2;
+            head.splice(end..end, line.into_bytes());
+        }
         let cut = self.random.usize(0..head.len());
         if self.random.u8(0..3) == 0 {
             self.write(head[..cut].to_vec(), false, Meaning::Nothing);

@@ -51,6 +51,19 @@ pub fn upgrade_head(target: &str, protocol: Option<&str>, version: &str) -> Vec<
     .into_bytes()
 }
 
+/// A PROXY protocol header of version 2: of one of three clients, or of the proxy itself.
+pub fn proxy_header(random: &mut Rng) -> Vec<u8> {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    if random.u8(0..5) == 0 {
+        bytes.extend([0x20, 0, 0, 0]);
+        return bytes;
+    }
+    bytes.extend([0x21, 0x11, 0, 12 + 3]);
+    bytes.extend([192, 0, 2, random.u8(1..=3), 10, 0, 0, 9, 0x12, 0x34, 0x1f, 0x40]);
+    bytes.extend([4, 0, 0]);
+    bytes
+}
+
 /// A plain request.
 pub const PLAIN: &[u8] = b"GET /health HTTP/1.1\r\nHost: hall\r\n\r\n";
 /// What the fake plain HTTP side answers.

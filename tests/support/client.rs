@@ -48,6 +48,19 @@ impl Client {
         Self::over(stream)
     }
 
+    /// As [`Client::raw`], from this address of the loopback network.
+    ///
+    /// # Panics
+    /// If the connection is refused.
+    #[track_caller]
+    pub fn raw_from(source: [u8; 4], address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let source = SocketAddr::from((source, 0));
+        socket.bind(&source.into()).expect("all of 127.0.0.0/8 is ours");
+        socket.connect_timeout(&address.into(), DEADLINE).expect("connect");
+        Self::over(socket.into())
+    }
+
     /// As [`Client::raw`], with a receive buffer of `bytes` in the kernel (which doubles it, and
     /// takes at least some 2 KiB): a reader that stops is soon noticed.
     ///

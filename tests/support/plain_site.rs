@@ -136,7 +136,7 @@ fn run(
                 let stream = stream.into_std().expect("a socket");
                 match dismissed {
                     Some(words) => public::dismiss(stream, words, site).await,
-                    None => public::serve(stream, prefix, site).await,
+                    None => public::serve(stream, None, prefix, site).await,
                 }
                 let _ = tell.send(Told::Over);
             });

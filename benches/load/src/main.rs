@@ -23,8 +23,8 @@ mod wire;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "benches/idle|bigroom|storm|echo|million|holding|boxes [--seconds N] [--members N] \
-                     [--connections N] [--rounds N] [--long] [--json] [--record]";
+const USAGE: &str = "benches/idle|bigroom|storm|echo|million|holding|boxes [--seconds N] \
+                     [--members N] [--connections N] [--rounds N] [--long] [--json] [--record]";
 
 /// What was asked for.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 
 pub mod bridge_envelope;
 pub mod http_head;
+pub mod proxy_header;
 pub mod utf8_stream;
 pub mod ws_message;
 mod ws_reference;

@@ -3,8 +3,8 @@
 //! In:    the topic's id and, a partition, the offset of the mark that a new session has put into
 //!        it; then every record's offset and face.
 //! Out:   where to read from; whether a record is new; the place of the newest one taken.
-//! Never: asks a broker. What brokers say of a log's end is not believed: one was seen to fall up to
-//!        a batch short. The offset that a produced record was given is.
+//! Never: asks a broker. What brokers say of a log's end is not believed: one was seen to fall up
+//!        to a batch short. The offset that a produced record was given is.
 //!
 //! # Invariants
 //! - Within one epoch of a partition, offsets that are called new only grow.

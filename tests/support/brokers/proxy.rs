@@ -25,8 +25,10 @@ struct Weather {
     delay: Duration,
     /// Nothing arrives at all.
     stalled: bool,
-    /// Processes whose connections are cut and stay so.
+    /// Processes that are cut off.
     cut: HashSet<u32>,
+    /// The ports from which they were connected when they were.
+    ports: HashSet<u16>,
     /// The proxy is to end.
     over: bool,
 }
@@ -82,15 +84,19 @@ impl Proxy {
 
     /// Ends the connections of a process, and every further one at once.
     pub fn cut(&self, process: u32) {
+        // First nothing new comes through, then it is known what there is.
         self.weather.send_modify(|weather| {
             weather.cut.insert(process);
         });
+        let ports = ports_of(process, self.address);
+        self.weather.send_modify(|weather| weather.ports.extend(ports));
     }
 
     /// Lets a process connect again.
     pub fn mend(&self, process: u32) {
         self.weather.send_modify(|weather| {
             weather.cut.remove(&process);
+            weather.ports.clear();
         });
     }
 }
@@ -121,12 +127,8 @@ async fn serve(
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, peer)) = accepted else { continue };
-                let seen = weather.clone();
-                if is_cut(&seen.borrow(), peer, address) {
-                    continue;
-                }
                 let Some(to) = *lock(upstream) else { continue };
-                tokio::spawn(carry(client, peer, address, to, seen));
+                tokio::spawn(admit(client, peer, address, to, weather.clone()));
             }
             over = end.wait_for(|weather| weather.over) => {
                 assert!(over.is_ok(), "the handle says so before it goes");
@@ -136,11 +138,29 @@ async fn serve(
     }
 }
 
+/// Closes a connection of somebody who is cut off; carries any other.
+async fn admit(
+    client: TcpStream,
+    peer: SocketAddr,
+    address: SocketAddr,
+    to: SocketAddr,
+    weather: watch::Receiver<Weather>,
+) {
+    let cut = weather.borrow().cut.clone();
+    if !cut.is_empty() {
+        // The kernel's table may be long, and nobody else shall wait for it.
+        let is_cut = move || cut.iter().any(|it| ports_of(*it, address).contains(&peer.port()));
+        if tokio::task::spawn_blocking(is_cut).await.unwrap_or(true) {
+            return;
+        }
+    }
+    carry(client, peer, to, weather).await;
+}
+
 /// Carries one connection until one end closes, or it is cut.
 async fn carry(
     client: TcpStream,
     peer: SocketAddr,
-    address: SocketAddr,
     to: SocketAddr,
     weather: watch::Receiver<Weather>,
 ) {
@@ -152,6 +172,8 @@ async fn carry(
     let ((from_client, to_client), (from_broker, to_broker)) =
         (client.into_split(), broker.into_split());
     let mut cut = weather.clone();
+    // A port of one who was cut off may since have become another's.
+    let (before, port) = (weather.borrow().ports.clone(), peer.port());
     let both = async {
         tokio::join!(
             forward(from_client, to_broker, weather.clone()),
@@ -160,7 +182,7 @@ async fn carry(
     };
     tokio::select! {
         _ = both => {}
-        _ = cut.wait_for(|weather| is_cut(weather, peer, address)) => {}
+        _ = cut.wait_for(|now| now.ports.contains(&port) && !before.contains(&port)) => {}
     }
 }
 
@@ -203,11 +225,6 @@ async fn give(
         to.write_all(&bytes).await?;
     }
     to.shutdown().await
-}
-
-/// Whether the process at the other end is one that is cut off.
-fn is_cut(weather: &Weather, peer: SocketAddr, proxy: SocketAddr) -> bool {
-    weather.cut.iter().any(|process| ports_of(*process, proxy).contains(&peer.port()))
 }
 
 /// The ports from which a process is connected to the proxy: its sockets, found in the kernel's

@@ -5,9 +5,10 @@
 //! Never: compares runs that are not neighbours in time.
 //!
 //! One message is under way a room, so that nothing is joined: how much is depends on who else is
-//! on the box, and moves the figures more than a broker does. The server has core 0 and the load core 1, as in `benches/peers`; the broker runs wherever there
-//! is time for it. With two cores the bridge's thread shares the shard's, which it would not where
-//! there are more: so deliveries are counted a CPU-second of the shard's thread, too.
+//! on the box, and moves the figures more than a broker does. The server has core 0 and the load
+//! core 1, as in `benches/peers`; the broker runs wherever there is time for it. With two cores the
+//! bridge's thread shares the shard's, which it would not where there are more: so deliveries are
+//! counted a CPU-second of the shard's thread, too.
 
 use std::io;
 use std::time::Duration;
