@@ -118,7 +118,7 @@ const NOTHING: [Option<Counted>; NODES] =
 
 fn local_first(book: &Book, counted: &[Option<Counted>], faults: &[Fault]) -> Verdict {
     let mut verdict = check_local_first::judge(&Trial { book, counted, faults });
-    check_presence::judge(book, &mut verdict);
+    check_presence::judge(book, faults, &mut verdict);
     verdict
 }
 
@@ -372,7 +372,7 @@ fn everybody_on_one_box_hears_everything_of_the_load() {
     assert_eq!(server.counter("said"), said as u64);
     let trial = Trial { book: &book, counted: &[Some(Counted::default())], faults: &[] };
     let mut verdict = check_local_first::judge(&trial);
-    check_presence::judge(&book, &mut verdict);
+    check_presence::judge(&book, &[], &mut verdict);
     passes(&verdict);
     passes(&check_ordered::judge(&trial, false));
 }

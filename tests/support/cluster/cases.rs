@@ -104,6 +104,7 @@ fn steady(broker: &mut dyn Broker, way: Way<'_>, terms: Terms) {
     stage.conclude();
 }
 
+#[expect(clippy::print_stderr, reason = "the harness shows it where asked")]
 fn killed(broker: &mut dyn Broker, way: Way<'_>, terms: Terms, data: Data) {
     let mut stage = Stage::set(broker, way, terms.delivery);
     // What happens first is not what usually happens: caches, connections, memory.
@@ -116,7 +117,6 @@ fn killed(broker: &mut dyn Broker, way: Way<'_>, terms: Terms, data: Data) {
         let after = stage.fault("the broker was killed", node, struck);
         assert!(after <= NOTICED_WITHIN, "node {node} was degraded only after {after:?}");
     }
-    let dark = stage.load.now();
     stage.load.pass(seconds());
     // The broker's start takes the machine's time: what is local is measured before it.
     let end = stage.load.now();
@@ -137,7 +137,7 @@ fn killed(broker: &mut dyn Broker, way: Way<'_>, terms: Terms, data: Data) {
             stage.local_p99(begin, stage.load.time_of(struck)),
             stage.local_p99(stage.load.time_of(struck), end),
         );
-        assert!(dark < end, "time passed in the outage");
+        eprintln!("  local p99: {before} us before, {within} us in the outage");
         assert!(
             within <= (2 * before).max(NOISE),
             "local p99 was {before} us and {within} us in the outage"

@@ -229,34 +229,53 @@ impl<'a> Trial<'a> {
         let name = self.name(member);
         if !self.lives(member.node) {
             // A box that was killed: its members heard the beginning, one more, another less.
-            whole.truncate(member.heard.len());
+            let until = whole.len().min(member.heard.len());
+            whole.truncate(until);
+            return self.first_difference(listener, &whole, member, &member.heard[..until]);
         }
+        // Of two that joined while others spoke, one begins later, with nothing said after it was in.
         let until = whole.len().min(member.heard.len());
         let (early, rest) = whole.split_at(whole.len() - until);
-        // One that joined while others spoke begins later, with nothing said after it was in.
         let joined = member.joined.unwrap_or(Micros::MAX);
         if let Some(missed) = early.iter().find(|heard| self.said_at(heard.message) > joined) {
             let missed = self.book.show(missed.message);
             return Some(format!("{name} did not hear {missed}, which others of its room did"));
         }
-        if member.heard.len() > whole.len() && self.lives(member.node) {
-            return Some(format!("{name} heard more than {}", self.name(listener)));
+        let (early, mine) = member.heard.split_at(member.heard.len() - until);
+        let joined = listener.joined.unwrap_or(Micros::MAX);
+        if let Some(missed) = early.iter().find(|heard| self.said_at(heard.message) > joined) {
+            let missed = self.book.show(missed.message);
+            return Some(format!(
+                "{} did not hear {missed}, which {name} did",
+                self.name(listener)
+            ));
         }
+        self.first_difference(listener, rest, member, mine)
+    }
+
+    /// Where two members heard something else, of as many messages of each.
+    fn first_difference(
+        &self,
+        listener: &Member,
+        theirs: &[&Heard],
+        member: &Member,
+        mine: &[Heard],
+    ) -> Option<String> {
         let same = |one: &Heard, other: &Heard| {
             (one.message, one.offset) == (other.message, other.offset)
                 && epoch(listener, one) == epoch(member, other)
         };
-        let pair = rest.iter().zip(&member.heard).find(|(one, other)| !same(one, other));
-        pair.map(|(one, other)| {
-            format!(
-                "{name} heard {} (offset {}) where {} heard {} (offset {})",
-                self.book.show(other.message),
-                other.offset,
-                self.name(listener),
-                self.book.show(one.message),
-                one.offset,
-            )
-        })
+        let mut pairs = theirs.iter().zip(mine);
+        let (one, other) = pairs.find(|(one, other)| !same(one, other))?;
+        Some(format!(
+            "{} heard {} (offset {}) where {} heard {} (offset {})",
+            self.name(member),
+            self.book.show(other.message),
+            other.offset,
+            self.name(listener),
+            self.book.show(one.message),
+            one.offset,
+        ))
     }
 
     /// Nothing is missed outside of a fault.

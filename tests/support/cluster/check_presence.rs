@@ -5,21 +5,25 @@
 //! Never: forgives an announcement too many: an outage of the broker makes nobody leave.
 
 use super::book::{Book, Member, Micros, Mode};
-use super::check::Verdict;
+use super::check::{Fault, Verdict};
 
 /// "A dead node's members leave within 10 s."
 pub const LEFT_WITHIN: Micros = 10_000_000;
 
+/// A box that is alone for so long may be called dead by boxes that are not; it comes back.
+const SILENT: Micros = 4_500_000;
+
 /// Judges the announcements of all JSON rooms: everybody who joined later was announced once, who
-/// was there before at most once, and only a killed node's members left: once, and soon.
-pub fn judge(book: &Book, verdict: &mut Verdict) {
+/// was there before at most once, and only a killed node's members left: once, and soon. Members of
+/// a box that alone was cut off for long may leave and come back.
+pub fn judge(book: &Book, faults: &[Fault], verdict: &mut Verdict) {
     let mut wrong = Vec::new();
     for member in &book.members {
         if book.rooms[member.room].mode == Mode::Raw || book.nodes[member.node].until.is_some() {
             continue;
         }
         let of_room = book.members.iter().filter(|other| other.room == member.room);
-        wrong.extend(of_room.filter_map(|other| told_wrong(book, member, other)));
+        wrong.extend(of_room.filter_map(|other| told_wrong(book, faults, member, other)));
         let unknown = member.crossings.iter().filter(|crossing| {
             !book
                 .members
@@ -50,7 +54,7 @@ fn knows_all(book: &Book, member: &Member) -> bool {
 }
 
 /// What a member was told wrongly of another, or of itself.
-fn told_wrong(book: &Book, member: &Member, other: &Member) -> Option<String> {
+fn told_wrong(book: &Book, faults: &[Fault], member: &Member, other: &Member) -> Option<String> {
     let joins = count(member, other, true);
     let leaves = count(member, other, false);
     let room = &book.rooms[member.room].name;
@@ -61,10 +65,14 @@ fn told_wrong(book: &Book, member: &Member, other: &Member) -> Option<String> {
     );
     let died = book.nodes[other.node].until;
     let (joined, other_joined) = (member.joined?, other.joined?);
+    let may_come_back = usize::from(was_alone(faults, other.node, member.node));
     // Members join one after another: whoever joined later was not there.
-    let joins_right = if other_joined >= joined { joins == 1 } else { joins <= 1 };
+    let joins_right = match other_joined >= joined {
+        true => joins == 1 + leaves.min(may_come_back),
+        false => (leaves.min(may_come_back)..=1 + may_come_back).contains(&joins),
+    };
     let leaves_right = match died {
-        None => leaves == 0,
+        None => leaves <= may_come_back,
         // It may have come while the dead were still counted, or after.
         Some(died) if joined > died => leaves <= 1,
         Some(died) => {
@@ -78,6 +86,18 @@ fn told_wrong(book: &Book, member: &Member, other: &Member) -> Option<String> {
         }
     };
     (!joins_right || !leaves_right).then_some(who)
+}
+
+/// Whether a box was cut off for long while another was not.
+fn was_alone(faults: &[Fault], node: usize, other: usize) -> bool {
+    let faulty = |node| faults.iter().filter(move |fault| fault.node == node);
+    faulty(node).any(|fault| {
+        let alone_until = fault.until;
+        // The other's own clock stands still while it is cut off itself.
+        let alone_from =
+            faulty(other).map(|fault| fault.until).max().unwrap_or(fault.from).max(fault.from);
+        alone_until.saturating_sub(alone_from) > SILENT
+    })
 }
 
 fn count(member: &Member, other: &Member, joined: bool) -> usize {

@@ -187,7 +187,14 @@ impl Stage {
             Delivery::LocalFirst => check_local_first::judge(&trial),
             Delivery::Ordered => check_ordered::judge(&trial, self.emptied),
         };
-        check_presence::judge(book, &mut verdict);
+        check_presence::judge(book, &self.faults, &mut verdict);
+        for node in self.cluster.living() {
+            let broker = self.cluster.broker(node);
+            let (duplicates, reconnects) = (&broker["duplicates"], &broker["reconnects"]);
+            verdict
+                .account
+                .push(format!("node {node}: {duplicates} duplicates, {reconnects} reconnects"));
+        }
         verdict
     }
 
