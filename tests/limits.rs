@@ -9,7 +9,7 @@ use serde_json::json;
 use support::{Bystander, Client, DEADLINE, Frame, Response, Server, eventually, get, opcode};
 
 /// Keys that bound nothing: where, how and as whom the server runs.
-const NO_LIMITS: [&str; 13] = [
+const NO_LIMITS: [&str; 14] = [
     "server.listen",
     "server.shards",
     "server.placement",
@@ -18,6 +18,7 @@ const NO_LIMITS: [&str; 13] = [
     "log.level",
     "log.format",
     "static.dir",
+    "broker.prefix",
     "server.trusted_proxies",
     "server.proxy_protocol",
     "server.gather_sends",

@@ -58,7 +58,8 @@ pub fn check_failover(kind: Kind) -> u64 {
         let wanted: Vec<_> = stage.rounds.iter().map(|n| n.load(Ordering::Relaxed) + 20).collect();
         wait_rounds(stage, &wanted, || threads.iter().any(|thread| thread.is_finished()));
         stage.is_over.store(true, Ordering::Relaxed);
-        let fates: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let fates: Vec<_> =
+            threads.into_iter().map(|thread| thread.join().expect("no client panicked")).collect();
         (lost, fates)
     });
     let back: Vec<_> = fates.iter().filter(|fate| **fate != Fate::Undisturbed).collect();
