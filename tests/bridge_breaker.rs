@@ -15,7 +15,8 @@ struct Case {
     name: &'static str,
     set: fn(&mut Faults),
     must_speak: bool,
-    reason: &'static str,
+    /// Any of these: the probe may be on its way with what is said.
+    reasons: &'static [&'static str],
 }
 
 const CASES: &[Case] = &[
@@ -23,31 +24,31 @@ const CASES: &[Case] = &[
         name: "takes nothing",
         set: |faults| faults.hangs = true,
         must_speak: true,
-        reason: "did not take a batch",
+        reasons: &["did not take a batch", "a probe did not come back"],
     },
     Case {
         name: "confirms nothing",
         set: |faults| faults.mute = true,
         must_speak: true,
-        reason: "did not take a batch",
+        reasons: &["did not take a batch", "a probe did not come back"],
     },
     Case {
         name: "refuses",
         set: |faults| faults.rejects = true,
         must_speak: false,
-        reason: "the broker refuses",
+        reasons: &["the broker refuses"],
     },
     Case {
         name: "does not deliver",
         set: |faults| faults.silent = true,
         must_speak: false,
-        reason: "a probe did not come back",
+        reasons: &["a probe did not come back"],
     },
 ];
 
 #[test]
 fn it_opens_for_every_fault_and_closes_when_that_is_over() {
-    for Case { name, set, must_speak, reason } in CASES {
+    for Case { name, set, must_speak, reasons } in CASES {
         let broker = Loopback::default();
         let mut a = BridgeBox::connected(&broker, 1, LOCAL_FIRST);
         let before = broker.connections();
@@ -55,8 +56,9 @@ fn it_opens_for_every_fault_and_closes_when_that_is_over() {
         if *must_speak {
             assert_eq!(a.say(&room("r"), "into the void"), Verdict::Goes);
         }
-        let report = a.wait(name, |report| report.state != State::Closed);
-        assert!(report.last_error.as_ref().is_some_and(|why| why.contains(reason)), "{report:?}");
+        a.wait(name, |report| report.state != State::Closed);
+        let says = |why: &String| reasons.iter().any(|reason| why.contains(reason));
+        a.wait(name, |report| report.last_error.as_ref().is_some_and(says));
         assert_eq!(a.say(&room("r"), "amid"), Verdict::StaysHere, "{name}");
         broker.set(|faults| *faults = Faults::default());
         a.wait(name, |report| report.state == State::Closed && report.reconnects == 1);

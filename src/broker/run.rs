@@ -271,8 +271,11 @@ async fn pump(
                 wait(core).await;
             }
         } else if let Err(error) = publish(session, batch).await {
-            set_aside(core, batch, kept);
-            retry_or_refuse(core, kept, &error);
+            // A probe that is refused says nothing about what is kept.
+            if batch.has_messages() {
+                set_aside(core, batch, kept);
+                retry_or_refuse(core, kept, &error);
+            }
             return End::Failed(error.into());
         }
         batch.clear();

@@ -81,6 +81,10 @@ impl Batch {
         (self.bytes, self.refusals) = (0, 0);
     }
 
+    pub(super) fn has_messages(&self) -> bool {
+        self.parcels.iter().any(|parcel| parcel.lane != Lane::Control)
+    }
+
     /// Leaves the messages alone.
     pub(super) fn drop_control(&mut self) {
         self.parcels.retain(|parcel| parcel.lane != Lane::Control);
