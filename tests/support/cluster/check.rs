@@ -233,7 +233,7 @@ impl<'a> Trial<'a> {
             whole.truncate(until);
             return self.first_difference(listener, &whole, member, &member.heard[..until]);
         }
-        // Of two that joined while others spoke, one begins later, with nothing said after it was in.
+        // One that joined while others spoke begins later, with nothing said after it was in.
         let until = whole.len().min(member.heard.len());
         let (early, rest) = whole.split_at(whole.len() - until);
         let joined = member.joined.unwrap_or(Micros::MAX);

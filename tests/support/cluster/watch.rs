@@ -27,8 +27,6 @@ pub struct Sighting {
     pub node: usize,
     /// `status` of `/health`; empty where it does not answer.
     pub status: String,
-    /// The broker's state.
-    pub broker: String,
 }
 
 /// Watches on a thread of its own.
@@ -39,17 +37,6 @@ pub struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a node says of itself, where that is not what it said last.
-fn sight(node: usize, admin: SocketAddr, last: &mut (String, String)) -> Option<Sighting> {
-    let seen = look(admin).unwrap_or_default();
-    if seen == *last {
-        return None;
-    }
-    *last = seen;
-    let (status, broker) = last.clone();
-    Some(Sighting { at: Instant::now(), node, status, broker })
-}
-
 impl Watch {
     /// Watches these.
     pub fn start(admins: Vec<(usize, SocketAddr)>) -> Self {
@@ -57,12 +44,10 @@ impl Watch {
             (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (into, end) = (Arc::clone(&sightings), Arc::clone(&over));
         let thread = std::thread::spawn(move || {
-            let mut last = vec![(String::new(), String::new()); admins.len()];
+            let mut last = vec![String::new(); admins.len()];
             while !end.load(Ordering::Relaxed) {
-                let nodes = admins.iter().zip(&mut last);
-                let seen = nodes.filter_map(|((node, admin), last)| sight(*node, *admin, last));
-                let seen: Vec<_> = seen.collect();
-                into.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
+                let mut news = changes(&admins, &mut last);
+                into.lock().unwrap_or_else(PoisonError::into_inner).append(&mut news);
                 std::thread::park_timeout(PAUSE);
             }
         });
@@ -90,7 +75,20 @@ impl Drop for Watch {
     }
 }
 
-fn look(admin: SocketAddr) -> io::Result<(String, String)> {
+/// Looks at each once; who is not as it was at the last look.
+fn changes(admins: &[(usize, SocketAddr)], last: &mut [String]) -> Vec<Sighting> {
+    let mut news = Vec::new();
+    for ((node, admin), last) in admins.iter().zip(last) {
+        let status = look(*admin).unwrap_or_default();
+        if status != *last {
+            last.clone_from(&status);
+            news.push(Sighting { at: Instant::now(), node: *node, status });
+        }
+    }
+    news
+}
+
+fn look(admin: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&admin, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     write!(stream, "GET /health HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
@@ -98,6 +96,5 @@ fn look(admin: SocketAddr) -> io::Result<(String, String)> {
     stream.read_to_string(&mut answer)?;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     let health: Value = serde_json::from_str(body)?;
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok((word(&health["status"]), word(&health["dependencies"]["broker"]["state"])))
+    Ok(health["status"].as_str().unwrap_or_default().to_owned())
 }
