@@ -115,7 +115,16 @@ fn serve_with_a_wrong_configuration_opens_no_socket() {
         &["--set", "broker.url=mqtt://127.0.0.1"],
         &["--set", "broker.url=redis+sentinel://127.0.0.1"],
         &["--set", "broker.url=amqp://127.0.0.1", "--set", "broker.delivery=ordered"],
-        &["--set", "broker.delivery=ordered", "--set", "broker.overflow=drop"],
+        &[
+            "--set",
+            "broker.url=redis://127.0.0.1",
+            "--set",
+            "broker.delivery=ordered",
+            "--set",
+            "broker.overflow=drop",
+        ],
+        &["--set", "broker.delivery=ordered"],
+        &["--set", "broker.url=redis://127.0.0.1", "--set", "client.message_bytes=1MiB"],
         &["--set", "broker.required=true"],
         &["--config", "/nowhere/ringhall.toml"],
     ] {

@@ -10,7 +10,7 @@
 //!  Said       mode, opcode, shard (2), connection (8), room, user, content to the end
 //!  Crossed    crossing (0 joined, 1 left), whole, members (8), room, user to the end
 //!  Snapshot   part (4), last, room, members (8), users: each a name, to the end
-//!  Heartbeat  64 times the last sequence (8), the presence's (8), name to the end
+//!  Heartbeat  64 times the last sequence (8), the presence's (8), ordered, name to the end
 //!  Ask        node (8), incarnation (4)
 //!  Bye, Probe nothing
 //! ```
@@ -123,6 +123,8 @@ pub struct Heartbeat<'a> {
     pub sequences: [u64; PARTITIONS],
     /// The last sequence of its presence.
     pub presence: u64,
+    /// Its `broker.delivery` is `ordered`.
+    pub ordered: bool,
     /// What people call the box: host name and listening address.
     pub name: &'a str,
 }
@@ -231,11 +233,12 @@ pub fn snapshot(snapshot: &Snapshot<'_>) -> Vec<u8> {
 /// An envelope for a sign of life; to be stamped.
 #[must_use]
 pub fn heartbeat(heartbeat: &Heartbeat<'_>) -> Vec<u8> {
-    let mut out = begin(HEARTBEAT, 8 * (PARTITIONS + 1) + 1 + heartbeat.name.len());
+    let mut out = begin(HEARTBEAT, 8 * (PARTITIONS + 1) + 2 + heartbeat.name.len());
     for sequence in heartbeat.sequences {
         out.extend_from_slice(&sequence.to_le_bytes());
     }
     out.extend_from_slice(&heartbeat.presence.to_le_bytes());
+    out.push(heartbeat.ordered.into());
     put_name(&mut out, heartbeat.name);
     out
 }
@@ -377,7 +380,8 @@ impl<'a> Reader<'a> {
         for sequence in &mut sequences {
             *sequence = self.number()?;
         }
-        Ok(Heartbeat { sequences, presence: self.number()?, name: self.text()? })
+        let (presence, ordered) = (self.number()?, self.byte()? != 0);
+        Ok(Heartbeat { sequences, presence, ordered, name: self.text()? })
     }
 }
 
@@ -409,7 +413,7 @@ mod tests {
         let rooms = Snapshot { part: 7, last: true, room: "r", members: 2, users: vec!["a", "b"] };
         let mut sequences = [0; PARTITIONS];
         sequences[63] = u64::MAX;
-        let life = Heartbeat { sequences, presence: 5, name: "box-1:8000" };
+        let life = Heartbeat { sequences, presence: 5, ordered: true, name: "box-1:8000" };
         let all = [
             (said(&words), Body::Said(words)),
             (said(&raw), Body::Said(raw)),

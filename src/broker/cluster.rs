@@ -400,6 +400,14 @@ impl Cluster {
         if is_new {
             tracing::info!(box_name = beat.name, "another box has joined");
         }
+        let ordered = self.delivery == Delivery::Ordered;
+        if is_new && beat.ordered != ordered {
+            tracing::warn!(
+                box_name = beat.name,
+                its_delivery = if beat.ordered { "ordered" } else { "local_first" },
+                "this box and that one do not hear each other: give both the same broker.delivery"
+            );
+        }
         if self.delivery == Delivery::LocalFirst {
             self.status.counts.miss(self.peers.claims(node, &beat.sequences, now));
         }
@@ -431,7 +439,8 @@ impl Cluster {
         }
         // A snapshot in parts that are still coming would tell less than this.
         self.assemblies.remove(&node);
-        let follows = sequence == replica.last + 1 && (replica.is_complete || sequence == 1);
+        let follows =
+            replica.last.checked_add(1) == Some(sequence) && (replica.is_complete || sequence == 1);
         replica.is_complete = follows;
         replica.last = replica.last.max(sequence);
         if !follows {
@@ -531,7 +540,8 @@ impl Cluster {
         if std::mem::take(&mut self.heartbeat_due) {
             self.heartbeat_at = Some(now);
             let (sequences, presence, name) = (self.said, self.crossed, &*self.name);
-            let beat = envelope::heartbeat(&Heartbeat { sequences, presence, name });
+            let ordered = self.delivery == Delivery::Ordered;
+            let beat = envelope::heartbeat(&Heartbeat { sequences, presence, ordered, name });
             self.control(beat, 0);
         }
         let envelope = self.control.pop_front()?.into();

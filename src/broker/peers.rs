@@ -153,7 +153,7 @@ impl Peers {
         }
         peer.claimed_at = Some(now);
         let both = peer.tracks.iter_mut().zip(claims);
-        both.map(|(track, claim)| track.settle(*claim)).sum()
+        both.map(|(track, claim)| track.settle(*claim)).fold(0, u64::saturating_add)
     }
 
     /// The sequence of one partition of a box.

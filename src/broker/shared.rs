@@ -37,6 +37,9 @@ pub const BATCH_BYTES: usize = 1 << 20;
 /// Mails that are taken at a time, messages or not: the lock is not held for longer.
 const MAILS_AT_A_TIME: usize = 4 * BATCH_MESSAGES;
 
+/// So long after the last look at the other boxes, it was this process that did not run.
+const STOPPED_FOR: Duration = Duration::from_secs(1);
+
 /// Wakes a shard whose lane has got mail.
 pub type Ring = Box<dyn Fn(ShardId) + Send + Sync>;
 
@@ -103,6 +106,7 @@ struct Inner {
     breaker: Breaker,
     quiet: Quiet,
     unreadable: Quiet,
+    ticked_at: Instant,
 }
 
 /// See the module.
@@ -142,6 +146,7 @@ impl Core {
             breaker: Breaker::new(start),
             quiet: Quiet::default(),
             unreadable: Quiet::default(),
+            ticked_at: start,
         };
         Self {
             bridge,
@@ -362,9 +367,16 @@ impl Core {
 
     /// Time has passed.
     pub(super) fn tick(&self) {
+        let now = Instant::now();
         let mut inner = self.lock();
+        let late = now.saturating_duration_since(std::mem::replace(&mut inner.ticked_at, now));
+        if late > STOPPED_FOR {
+            // It was this process that stood still (stopped, or its machine paused): the others'
+            // signs of life wait to be read.
+            inner.cluster.resume(now);
+        }
         let hears = inner.breaker.is_closed();
-        inner.cluster.tick(Instant::now(), hears, &self.lanes());
+        inner.cluster.tick(now, hears, &self.lanes());
         if inner.cluster.has_control() {
             self.news.notify_one();
         }

@@ -10,6 +10,8 @@ use super::{Broker, Config, Placement};
 use crate::bridge::{Delivery, Overflow};
 use crate::limits::Spread;
 
+/// Longest message that any broker takes as it is installed, its envelope included in the 1 MiB.
+const BROKER_MESSAGE_BYTES: usize = 960 << 10;
 /// Shortest key that may guard an admin listener off loopback: 8 random letters take a guesser
 /// years at thousands of tries a second.
 const KEY_BYTES_OFF_LOOPBACK: usize = 8;
@@ -151,6 +153,27 @@ pub(super) static COMBINATIONS: &[Combination] = &[
                 c.broker_url.is_some() || !c.broker_required,
                 "broker.required is about a broker, and there is none: set broker.url, or \
                  broker.required = false",
+            )
+        },
+    },
+    Combination {
+        keys: &["broker.url", "broker.delivery"],
+        broken: |c| {
+            unless(
+                c.broker_url.is_some() || c.broker_delivery == Delivery::LocalFirst,
+                "broker.delivery = \"ordered\" is a broker's log, and there is no broker: set \
+                 broker.url, or broker.delivery = \"local_first\"",
+            )
+        },
+    },
+    Combination {
+        keys: &["broker.url", "client.message_bytes"],
+        broken: |c| {
+            unless(
+                c.broker_url.is_none() || c.limits.message_bytes <= BROKER_MESSAGE_BYTES,
+                "with a broker, client.message_bytes is at most 960KiB: NATS and Kafka take a \
+                 message of 1 MiB where nobody has set them otherwise, and what a broker refuses \
+                 no other box hears: lower client.message_bytes, or set broker.url = \"none\"",
             )
         },
     },

@@ -50,10 +50,19 @@ fn batches_of_256_arrive_whole_and_in_order() {
 
 #[test]
 fn clusters_with_other_prefixes_do_not_hear_each_other() {
+    apart(|here| Options { prefix: "other".into(), ..here });
+}
+
+#[test]
+fn clusters_in_other_databases_do_not_hear_each_other() {
+    apart(|here| Options { url: format!("{}/1", here.url), ..here });
+}
+
+fn apart(other: impl FnOnce(Options) -> Options) {
     let redis = Redis::start();
     on_bridge(async {
         let here = options(&redis.url(), Delivery::LocalFirst);
-        let there = Options { prefix: "other".into(), ..here.clone() };
+        let there = other(here.clone());
         let (here, there) = (Box::new(1, here), Box::new(2, there));
         let sessions = [here.connect().await, there.connect().await];
         publish(&*sessions[0], &[here.says("r", 1), here.probe(1)]).await;

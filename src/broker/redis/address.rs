@@ -157,6 +157,12 @@ impl Address {
         self.build(host, login.set_db(0))
     }
 
+    /// The number of the database; 0 where the URL names none.
+    #[must_use]
+    pub fn database(&self) -> i64 {
+        self.login.db()
+    }
+
     /// Whether there is a password to try.
     #[must_use]
     pub fn has_password(&self) -> bool {

@@ -46,9 +46,15 @@ pub fn engine(options: &Options) -> Result<Box<dyn Engine>, BrokerError> {
              braces choose a cluster's slot"
         )));
     }
+    let address = Address::read(options)?;
+    // PUBLISH knows no databases: what keeps two of them apart is the name.
+    let prefix = match address.database() {
+        0 => prefix.clone(),
+        database => format!("{prefix}:db{database}"),
+    };
     let setup = Setup {
-        address: Address::read(options)?,
-        names: Arc::new(Names::new(prefix)),
+        address,
+        names: Arc::new(Names::new(&prefix)),
         delivery: options.delivery,
         log: Rc::new(Log::new(options.keep)),
     };
