@@ -223,7 +223,15 @@ fn check_coverage(tallies: &[Tally]) {
         "rooms",
         "members",
         "queue_bytes",
+        "closing",
+        "buffers",
         "buffers_lent",
+        "buffers_free_low",
+        "completion_overflows",
+        "cpu_us",
+        "accept_paused_rate",
+        "accept_paused_memory",
+        "accept_paused_files",
         "internal",
     ];
     let mut sum = Tally::default();

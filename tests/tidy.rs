@@ -86,6 +86,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libc", &["uring"]),
     ("memchr", &["http", "room"]),
     ("mimalloc", &["main"]),
+    ("prometheus-client", &["control"]),
     ("percent-encoding", &["http", "control", "broker"]),
     ("futures-util", &["broker"]),
     ("redis", &["broker"]),

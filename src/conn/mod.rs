@@ -25,6 +25,7 @@ use crate::http::head::HeadProgress;
 use crate::http::upgrade::Upgrade;
 use crate::id::{ConnId, Mode, Seat};
 use crate::io::Parcel;
+use crate::time::Stamp;
 use crate::ws::message::Assembler;
 use disconnect::Disconnect;
 use egress::Egress;
@@ -161,6 +162,8 @@ pub struct Cold {
     pub strikes_at: u32,
     /// State on its way out.
     pub parcel: Option<Box<Parcel>>,
+    /// When the turn began that accepted it, until it is answered.
+    pub accepted: Option<Stamp>,
 }
 
 impl Cold {
@@ -178,6 +181,7 @@ impl Cold {
             && self.origin.is_none()
             && self.strikes == 0
             && self.parcel.is_none()
+            && self.accepted.is_none()
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Started {
     pub(super) capacity: Capacity,
     /// Where boxes share rooms.
     pub(super) joined: Option<Joined>,
-    pub(super) eventfds: Vec<OwnedFd>,
+    pub(super) eventfds: Arc<[OwnedFd]>,
     /// Turns true when plain HTTP should end.
     pub(super) closing: watch::Sender<bool>,
     /// One message a shard that has ended.
@@ -162,7 +162,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     afford(SPARE_FILES, "serve plain HTTP")?;
     overseer.set_ready();
     announce(loaded, &addresses, &admin, shards, &limits, bound);
-    let eventfds = kicks;
+    let eventfds: Arc<[OwnedFd]> = kicks.into();
+    tokio_uring::spawn(overseer.clone().keep_watch(eventfds.clone()));
     Ok((Started { shared, overseer, capacity, joined, eventfds, closing, ended }, admin))
 }
 

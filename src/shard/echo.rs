@@ -163,6 +163,7 @@ impl<I: Io> Shard<I> {
             match self.state.conns.get(id) {
                 Some(conn) if conn.egress.is_none() => {
                     self.state.sends += 1;
+                    self.state.sent_bytes += part.len() as u64;
                     self.io.send_back(id, buffer, part);
                     continue;
                 }

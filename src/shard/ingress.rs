@@ -57,6 +57,7 @@ impl<I: Io> Shard<I> {
             Ok(input) => input,
             Err(error) => return self.receive_failed(id, error),
         };
+        self.state.counters.add(Counter::received_bytes, input.len as u64);
         let phase = self.state.conns.get(id).map(|conn| {
             conn.flags.clear(Flags::RECEIVING);
             conn.phase

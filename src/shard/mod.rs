@@ -20,6 +20,7 @@ pub mod egress;
 pub mod ingress;
 pub mod mailbox;
 pub mod members;
+pub mod meter;
 pub mod moving;
 pub mod opening;
 pub mod origin;
@@ -50,6 +51,7 @@ use crate::room::registry::Registry;
 use crate::time::Now;
 use drain::Drain;
 use echo::Echo;
+use meter::{LowWater, Meter};
 use shared::Shared;
 use spread::Saturation;
 use timers::Wheel;
@@ -168,6 +170,10 @@ pub struct State {
     pub(crate) buffers: usize,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
+    /// Bytes of all sends so far, less what is known to have fallen short.
+    pub(crate) sent_bytes: u64,
+    pub(crate) meter: Meter,
+    pub(crate) buffers_free_low: LowWater,
     /// The most sends that one payload of a room has taken this turn.
     pub(crate) largest_fan_out: usize,
     pub(crate) recent_completions: usize,
@@ -181,6 +187,7 @@ impl<I: Io> Shard<I> {
         let neighbour = setup.shared.neighbour(setup.id);
         let counters = neighbour.counters.clone();
         neighbour.free_slots.store(setup.table_slots, std::sync::atomic::Ordering::Relaxed);
+        counters.set(Counter::buffers, io.buffers_free() as u64);
         let state = State {
             id: setup.id,
             counters,
@@ -216,6 +223,9 @@ impl<I: Io> Shard<I> {
             buffers: io.buffers_free(),
             saturation: Saturation::default(),
             sends: 0,
+            sent_bytes: 0,
+            meter: Meter::default(),
+            buffers_free_low: LowWater::default(),
             largest_fan_out: 0,
             recent_completions: 0,
             warnings: crate::warn::Quiet::default(),

@@ -122,6 +122,9 @@ impl State {
         if let Some(cold) = &mut conn.cold {
             // Nobody asks for it any more unless it is counted: an idle member keeps nothing.
             cold.origin = cold.origin.filter(|origin| origin.is_counted);
+            if let Some(accepted) = cold.accepted.take() {
+                self.meter.answer(accepted);
+            }
         }
         conn.phase = Phase::Open;
         conn.kind = kind;

@@ -79,6 +79,8 @@ pub(super) struct Buffers {
     tail: u16,
     lent: Vec<bool>,
     lent_count: usize,
+    /// The most that were on loan at once since [`Buffers::take_low`].
+    lent_most: usize,
     /// Neither lent nor offered; the last one in is the first one out.
     spare: Vec<BufferId>,
     /// How many the kernel should have at the next enter.
@@ -107,6 +109,7 @@ impl Buffers {
             tail: 0,
             lent: vec![false; entries],
             lent_count: 0,
+            lent_most: 0,
             spare: (0..count).rev().map(BufferId).collect(),
             offered: OFFERED_MIN,
             calm: 0,
@@ -149,6 +152,11 @@ impl Buffers {
         self.lent.len() - self.lent_count
     }
 
+    /// The fewest that were free at once since this was last asked.
+    pub(super) fn take_low(&mut self) -> usize {
+        self.lent.len() - std::mem::replace(&mut self.lent_most, self.lent_count)
+    }
+
     /// Notes that the kernel has handed a buffer out.
     ///
     /// # Panics
@@ -158,6 +166,7 @@ impl Buffers {
         assert!(!*lent, "the kernel handed out buffer {} twice", id.0);
         *lent = true;
         self.lent_count += 1;
+        self.lent_most = self.lent_most.max(self.lent_count);
     }
 
     /// The first `len` bytes of a buffer on loan.
@@ -243,6 +252,7 @@ mod tests {
         buffers.bytes_mut(BufferId(2), 100).fill(7);
         buffers.release(BufferId(2));
         assert_eq!(buffers.free(), 4);
+        assert_eq!((buffers.take_low(), buffers.take_low()), (3, 4));
     }
 
     #[test]

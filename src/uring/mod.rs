@@ -94,6 +94,8 @@ pub struct UringIo {
     listeners: Vec<TcpListener>,
     peers: Vec<RawFd>,
     enters_max: usize,
+    /// Enters after which completions waited in the kernel.
+    overflows: u64,
 }
 
 impl UringIo {
@@ -145,6 +147,7 @@ impl UringIo {
             listeners: setup.listeners,
             peers: Vec::new(),
             enters_max: setup.enters_max,
+            overflows: 0,
         })
     }
 
@@ -235,6 +238,7 @@ impl UringIo {
                 break;
             }
             self.enter(linger, tries);
+            self.overflows += u64::from(self.ring.overflown());
             self.collect();
             linger = Linger::No;
         }

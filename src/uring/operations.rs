@@ -218,6 +218,14 @@ impl Io for UringIo {
         self.ledger.buffers.free()
     }
 
+    fn buffers_free_low(&mut self) -> usize {
+        self.ledger.buffers.take_low()
+    }
+
+    fn overflows(&self) -> u64 {
+        self.overflows
+    }
+
     fn submit(&mut self, wait: Wait) {
         while let Some(slot) = self.ledger.half_closes.due() {
             self.push_close(slot);

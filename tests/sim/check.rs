@@ -165,7 +165,13 @@ pub fn at_end(sim: &mut Sim) {
     assert_eq!(left(&shared.budget.bytes), 0, "bytes are held by nobody");
     assert_eq!(left(&shared.budget.holders), 0, "holders that are gone");
     assert!(shared.addresses.is_empty(), "addresses of nobody");
-    for counter in [Counter::websockets, Counter::rooms, Counter::members, Counter::queue_bytes] {
+    for counter in [
+        Counter::websockets,
+        Counter::closing,
+        Counter::rooms,
+        Counter::members,
+        Counter::queue_bytes,
+    ] {
         assert_eq!(total(sim, counter), 0, "gauge {counter:?}");
     }
     let closed = |reason: usize| -> u64 {

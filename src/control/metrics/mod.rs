@@ -4,6 +4,7 @@
 //! Out:   the same as Prometheus text.
 //! Never: asks a shard, or knows what a number is made of.
 
+pub mod exposition;
 pub mod table;
 
 use std::borrow::Cow;
@@ -27,6 +28,24 @@ pub struct Family {
     pub metric: Metric,
     /// One value for each set of labels; none where there is nothing to say.
     pub samples: Vec<Sample>,
+}
+
+impl Family {
+    /// Of a metric without labels; `None` where there is nothing to say.
+    pub fn one(metric: Metric, value: impl Into<Option<Value>>) -> Self {
+        let value = value.into().into_iter();
+        let samples = value.map(|value| Sample { labels: Vec::new(), value }).collect();
+        Self { metric, samples }
+    }
+
+    /// Of a metric with one label: a value for each of its values.
+    pub fn by(
+        metric: Metric,
+        values: impl IntoIterator<Item = (Cow<'static, str>, Value)>,
+    ) -> Self {
+        let sample = |(label, value)| Sample { labels: vec![label], value };
+        Self { metric, samples: values.into_iter().map(sample).collect() }
+    }
 }
 
 /// One value.

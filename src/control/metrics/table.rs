@@ -96,11 +96,12 @@ metrics! {
     Shards "ringhall_shards" Gauge Number [] Always
         "Shards: threads with a ring each.";
     ShardAlive "ringhall_shard_alive" Gauge Flag ["shard"] Always
-        "1 while the shard takes turns; a shard that sleeps is woken every second to prove it.";
+        "1 while the shard takes turns; one that sleeps is woken every two seconds to prove it.";
     ShardMoved "ringhall_shard_moved_seconds" Gauge Seconds ["shard"] Always
         "Time since the shard's last turn.";
     ShardBusy "ringhall_shard_busy_ratio" Gauge Ratio ["shard"] Always
-        "Share of the last second that the shard's thread has spent on a CPU, plain HTTP included.";
+        "Share of the last second or two that the shard's thread has spent on a CPU, plain HTTP \
+         included.";
     ShardCpu "ringhall_shard_cpu_seconds_total" Counter Seconds ["shard"] Always
         "CPU time of the shard's thread, as it was within the last two seconds.";
     ShardConnections "ringhall_shard_connections" Gauge Number ["shard"] Always
