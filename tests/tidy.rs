@@ -92,7 +92,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("redis", &["broker"]),
     (
         "rustix",
-        &["io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
+        &[
+            "io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
             "tune",
         ],
     ),

@@ -5,7 +5,9 @@
 //! Never: changes the box; believes a difference that is not larger than its noise.
 //!
 //! `measure` measures: it starts servers of this very binary and drives them with `bench`. The
-//! rest decides and writes. What lies between is in this file.
+//! rest decides and writes. What lies between is in this file, and three things of `measure`:
+//! `knobs() -> Vec<Knob>`, `probes(&Plan, &mut dyn FnMut(&str)) -> Result<Probes, Fault>` (it says
+//! what it is at), and `Servers::new(&Plan) -> Result<Servers, Fault>`, which is a `Bench`.
 
 use std::fmt;
 use std::time::Duration;
