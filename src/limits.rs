@@ -98,6 +98,17 @@ pub enum ReceiveMode {
     Standing,
 }
 
+/// The operation that a piece of payload is sent by (`ring.send`). Both are tried once, within the
+/// submission, and say nothing where all was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendMode {
+    /// `SEND` where a connection is sent one piece, `SENDMSG` where it is several.
+    #[default]
+    Send,
+    /// Always `SENDMSG`.
+    SendMsg,
+}
+
 /// How a shard's ring is used (section `ring` of the configuration); fixed at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingUse {
@@ -114,6 +125,8 @@ pub struct RingUse {
     /// `ring.stride`: receives that are carried out at a time. What they bring is decoded, and
     /// echoes sent, while the sockets and the buffers are still in the core's cache.
     pub stride: usize,
+    /// `ring.send`.
+    pub send: SendMode,
 }
 
 impl RingUse {
@@ -136,6 +149,7 @@ impl Default for RingUse {
             // A fan-out to 4096 members is one system call.
             entries: 4096,
             stride: 64,
+            send: SendMode::Send,
         }
     }
 }

@@ -168,6 +168,7 @@ fn a_dead_shards_ring_gives_the_parcel_back() {
         buffer_bytes: 64,
         entries: 4096,
         stride: 64,
+        send: ringhall::limits::SendMode::Send,
         ring_bytes_max: 0,
         defer_accept: false,
         enters_max: ringhall::uring::ENTERS_MAX,

@@ -26,6 +26,7 @@ fn setup(table_slots: u32) -> Result<UringIo, SetupError> {
         buffer_bytes: 64,
         entries: 4096,
         stride: 64,
+        send: ringhall::limits::SendMode::Send,
         ring_bytes_max,
         defer_accept: false,
         enters_max: ringhall::uring::ENTERS_MAX,

@@ -14,7 +14,8 @@ use support::{Client, Frame, Server, opcode};
 
 /// Ways to use a ring, each with its bounds hit: small buffers cut messages, few buffers and short
 /// strides make everybody wait, a small ring makes many submissions of one.
-const WAYS: [&[&str]; 6] = [
+const WAYS: [&[&str]; 7] = [
+    &["ring.send=sendmsg"],
     &["ring.receive=standing"],
     &["ring.receive=standing", "ring.buffer_bytes=1KiB", "ring.buffers=64"],
     &["ring.receive=standing", "rooms.tick_bytes=1KiB", "rooms.spread=always"],

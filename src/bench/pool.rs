@@ -179,6 +179,7 @@ impl Pool {
                 buffer_bytes: setup.buffer_bytes,
                 entries: RingUse::default().entries as u32,
                 stride: RingUse::default().stride,
+                send: RingUse::default().send,
                 ring_bytes_max: (memlock / 2 / count).min(RING_BYTES_MAX),
                 defer_accept: false,
                 enters_max: 1,

@@ -14,7 +14,7 @@ use super::{Amount, Config, LogFormat, LogLevel, Placement};
 use crate::bridge::{Delivery, Overflow};
 use crate::limits::{
     BUFFERS_MAX, BUFFERS_MIN, RING_ENTRIES_MAX, RING_ENTRIES_MIN, ReceiveMode, SHARDS_MAX,
-    SlowPolicy, Spread, TABLE_SLOTS_MAX,
+    SendMode, SlowPolicy, Spread, TABLE_SLOTS_MAX,
 };
 
 /// One key of the configuration.
@@ -188,6 +188,15 @@ pub static KEYS: &[Key] = &[
         "64",
         Kind::Count(1, RING_ENTRIES_MAX, |c, v| c.ring.stride = v),
         "Connections that are received from at a time; at most half of ring.entries.",
+    ),
+    restart(
+        "ring.send",
+        "send",
+        Kind::Words(&[
+            ("send", |c| c.ring.send = SendMode::Send),
+            ("sendmsg", |c| c.ring.send = SendMode::SendMsg),
+        ]),
+        "The operation for what is sent in one piece; several pieces are always a sendmsg.",
     ),
     restart(
         "admin.listen",

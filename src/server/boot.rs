@@ -267,6 +267,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         buffer_bytes: task.ring.how.buffer_bytes,
         entries: u32::try_from(task.ring.how.entries).unwrap_or(u32::MAX),
         stride: task.ring.how.stride,
+        send: task.ring.how.send,
         ring_bytes_max: task.ring.ring_bytes_max,
         defer_accept: true,
         enters_max: uring::ENTERS_MAX,

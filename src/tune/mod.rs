@@ -12,6 +12,8 @@
 use std::fmt;
 use std::time::Duration;
 
+pub mod measure;
+
 pub use crate::bench::Fault;
 
 /// Keys and values that differ from the defaults; empty is the default itself.
@@ -32,6 +34,9 @@ pub enum Load {
     Chat,
     /// Connections that are made, upgraded and closed.
     Handshakes,
+    /// As `BusyRooms`, and the server has all CPUs: what a second of all of them gives, used or
+    /// not. On a box of two the load generator shares one of them.
+    AllCpus,
 }
 
 impl Load {
@@ -45,6 +50,7 @@ impl Load {
             Self::BusyRooms => "busy-rooms",
             Self::Chat => "chat",
             Self::Handshakes => "handshakes",
+            Self::AllCpus => "all-cpus",
         }
     }
 }

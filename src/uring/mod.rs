@@ -42,6 +42,7 @@ use io_uring::squeue::Entry;
 use io_uring::types::CancelBuilder;
 
 use crate::io::Wait;
+use crate::limits::SendMode;
 
 use self::acceptings::Acceptings;
 use self::armed::Armed;
@@ -77,6 +78,8 @@ pub struct Setup {
     pub buffer_bytes: usize,
     /// Buffers that receives use up at a time: twice as many are offered to the kernel.
     pub stride: usize,
+    /// Operation of a send of one piece.
+    pub send: SendMode,
     /// Bytes of locked memory that the ring may cost, with the ring of its buffers (16 bytes a
     /// buffer). Less than the smallest ring needs is taken for that.
     pub ring_bytes_max: usize,
@@ -133,7 +136,7 @@ impl UringIo {
         let ledger = Ledger {
             buffers,
             armed: Armed::new(slots),
-            sends: Sends::new(),
+            sends: Sends::new(setup.send),
             asks: Asks::new(),
             departs: Departs::new(),
             adoptions: Adoptions::new(),

@@ -39,6 +39,7 @@ pub fn setup(table_slots: u32, buffers: u16, buffer_bytes: usize) -> (Setup, Soc
             buffer_bytes,
             entries: 4096,
             stride: 64,
+            send: ringhall::limits::SendMode::Send,
             ring_bytes_max: 0,
             defer_accept: false,
             enters_max: ENTERS_MAX,
