@@ -29,10 +29,10 @@ use crate::control::public::{Site, router};
 use crate::control::{Bounds, Routes};
 use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
-use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
+use crate::limits::{BUFFER_BYTES, Limits};
 use crate::mesh::Mesh;
 use crate::net::{ListenOptions, listen, listen_all};
-use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
+use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, memory_reserve, shards_for};
 use crate::proxy::Front;
 use crate::remedy::remedy;
 use crate::shard::shared::Shared;
@@ -99,15 +99,16 @@ struct RingSizes {
 pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener), RunError> {
     check_kernel().map_err(RunError)?;
     abort_on_panic();
-    raise_nofile();
+    raise(Resource::Nofile);
+    raise(Resource::Memlock);
     let config = &loaded.config;
     bridge::check(config)?;
     let facts = Facts::read();
     let wanted = config.connections_max.number();
-    let shards = shards_for(config.shards.number(), facts.cpus.len(), facts.nofile.soft, wanted)
+    let shards = shards_for(&facts, config.shards.number(), wanted)
         .map_err(|error| RunError(error.to_string()))?;
     spare_memory(shards, facts.cpus.len());
-    let capacity = Capacity::of(&facts, shards);
+    let capacity = Capacity::of(&facts, shards, memory_reserve(&facts.memory, &config.limits));
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards);
@@ -296,14 +297,13 @@ async fn run_shard(task: Task) -> Result<(), String> {
 
 fn ring_sizes(facts: &Facts, shards: usize) -> RingSizes {
     let table_slots = capacity::table_slots(facts.nofile.soft);
-    let buffers = (BUFFERS_TOTAL / shards).max(BUFFERS_MIN).next_power_of_two();
     let memlock = usize::try_from(facts.memlock.soft).unwrap_or(usize::MAX);
     // Half is left for a second server of the same user; the runtimes' rings come first.
     let runtimes = (shards + 1) * RUNTIME_RING_BYTES;
     let share = (memlock / 2).saturating_sub(runtimes) / shards;
     RingSizes {
         table_slots: u32::try_from(table_slots).unwrap_or(u32::MAX),
-        buffers: u16::try_from(buffers).unwrap_or(1 << 15),
+        buffers: capacity::buffers_each(shards),
         ring_bytes_max: share.min(RING_BYTES_MAX),
     }
 }
@@ -332,12 +332,13 @@ fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError>
     Ok((by_shard, addresses))
 }
 
-/// Descriptors cost nothing until they are used: a ring's table may hold as many as are allowed.
-fn raise_nofile() {
-    let limit = getrlimit(Resource::Nofile);
+/// Raises a limit as far as this user may. Descriptors cost nothing until they are used: a ring's
+/// table may hold as many as are allowed. Locked memory is what the rings themselves are.
+fn raise(resource: Resource) {
+    let limit = getrlimit(resource);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
+    if let Err(error) = setrlimit(resource, raised) {
+        tracing::warn!(?resource, %error, "a resource limit stays as it is");
     }
 }
 
