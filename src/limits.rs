@@ -211,6 +211,11 @@ pub struct Limits {
     pub head_bytes: usize,
     /// `limits.connections_max`: connections of the whole process.
     pub connections_max: usize,
+    /// `limits.memory_reserve`: bytes of memory that are kept back; `None`: `probe::capacity` reckons.
+    pub memory_reserve: Option<usize>,
+    /// `handshake.rate`: connections that the whole process accepts a second; `None`: as many as
+    /// the cores have time for, a few a turn.
+    pub handshake_rate: Option<usize>,
     /// `limits.connections_per_address`: connections of one remote address.
     pub connections_per_address: Option<usize>,
     /// `limits.queue_bytes`: all clients' queues and half-received messages together.
@@ -247,6 +252,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             head_bytes: 16 << 10,
             connections_max: TABLE_SLOTS_MAX,
+            memory_reserve: None,
+            handshake_rate: None,
             connections_per_address: None,
             queue_bytes_total: 256 << 20,
             http_connections: 256,

@@ -46,7 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("control", &["proxy", "http"]),
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
     ("config", &["proxy", "bridge"]),
-    ("probe", &[]),
+    ("probe", &["uring"]),
     ("broker", &["ws", "room", "bridge", "mesh", "config"]),
     (
         "server",

@@ -32,7 +32,7 @@ use crate::id::ShardId;
 use crate::limits::{Limits, RingUse};
 use crate::mesh::Mesh;
 use crate::net::{ListenOptions, listen, listen_all};
-use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
+use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, memory_reserve, shards_for};
 use crate::proxy::Front;
 use crate::remedy::remedy;
 use crate::shard::shared::Shared;
@@ -98,15 +98,16 @@ struct RingSizes {
 pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener), RunError> {
     check_kernel().map_err(RunError)?;
     abort_on_panic();
-    raise_nofile();
+    raise(Resource::Nofile);
+    raise(Resource::Memlock);
     let config = &loaded.config;
     bridge::check(config)?;
     let facts = Facts::read();
     let wanted = config.connections_max.number();
-    let shards = shards_for(config.shards.number(), facts.cpus.len(), facts.nofile.soft, wanted)
+    let shards = shards_for(&facts, config.shards.number(), wanted)
         .map_err(|error| RunError(error.to_string()))?;
     spare_memory(shards, facts.cpus.len());
-    let capacity = Capacity::of(&facts, shards);
+    let capacity = Capacity::of(&facts, shards, memory_reserve(&facts.memory, &config.limits));
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards, config.ring);
@@ -336,12 +337,13 @@ fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError>
     Ok((by_shard, addresses))
 }
 
-/// Descriptors cost nothing until they are used: a ring's table may hold as many as are allowed.
-fn raise_nofile() {
-    let limit = getrlimit(Resource::Nofile);
+/// Raises a limit as far as this user may. Descriptors cost nothing until they are used: a ring's
+/// table may hold as many as are allowed. Locked memory is what the rings themselves are.
+fn raise(resource: Resource) {
+    let limit = getrlimit(resource);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
+    if let Err(error) = setrlimit(resource, raised) {
+        tracing::warn!(?resource, %error, "a resource limit stays as it is");
     }
 }
 
