@@ -7,7 +7,9 @@
 mod boot;
 mod bridge;
 mod health;
+mod metrics;
 mod signals;
+mod watch;
 
 use std::fmt;
 

@@ -140,7 +140,7 @@ async fn all_ended(ended: &mut UnboundedReceiver<ShardId>, left: &mut usize) {
 }
 
 fn order(started: &Started, order: &Order) {
-    for (neighbour, eventfd) in started.shared.neighbours.iter().zip(&started.eventfds) {
+    for (neighbour, eventfd) in started.shared.neighbours.iter().zip(started.eventfds.iter()) {
         neighbour.orders.push(order.clone());
         if let Err(error) = rustix::io::write(eventfd, &1u64.to_ne_bytes()) {
             tracing::warn!(%error, "a shard could not be woken");
