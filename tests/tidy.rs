@@ -56,8 +56,9 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["uring", "ws", "probe"]),
+    ("tune", &["uring", "config", "probe", "bench"]),
     ("log", &[]),
-    ("cli", &["config", "probe", "server", "bench", "log"]),
+    ("cli", &["config", "probe", "server", "bench", "tune", "log"]),
     ("main", &["cli"]),
 ];
 
@@ -93,11 +94,14 @@ const CRATES: &[(&str, &[&str])] = &[
     ("redis", &["broker"]),
     (
         "rustix",
-        &["io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench"],
+        &[
+            "io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
+            "tune",
+        ],
     ),
     ("rustls", &["broker"]),
     ("serde", &["protocol", "control", "config"]),
-    ("serde_json", &["protocol", "control", "config", "bench"]),
+    ("serde_json", &["protocol", "control", "config", "probe", "bench", "tune"]),
     ("sha2", &["control"]),
     ("simdutf8", &["ws"]),
     ("socket2", &["net", "bench"]),
