@@ -71,6 +71,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["control"]),
     ("base64", &["control"]),
     ("bytes", &["control", "broker"]),
+    ("cadence", &["control"]),
     ("clap", &["cli"]),
     ("crossbeam", &["mesh", "bridge", "shard"]),
     ("fastrand", &["shard", "room", "conn", "control", "host", "server", "broker", "bench"]),

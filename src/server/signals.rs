@@ -1,4 +1,4 @@
-//! The main thread: signals, the admin listener, the shutdown's clock.
+//! The main thread: signals, the admin listener, StatsD, the shutdown's clock.
 //!
 //! In:    SIGTERM, SIGINT, SIGHUP; shards that have ended.
 //! Out:   orders to shards; the end of the process.
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::boot::Started;
 use crate::config::Loaded;
-use crate::control::admin;
+use crate::control::{admin, statsd};
 use crate::counters::Counter;
 use crate::id::ShardId;
 use crate::limits::Limits;
@@ -71,6 +71,10 @@ pub(super) async fn watch_over(
     let key = loaded.config.admin_key.as_ref().map(crate::config::Secret::expose);
     let routes = admin::router(started.overseer.clone(), key);
     let (admin_over, admin_closes) = tokio::sync::watch::channel(false);
+    let statsd = loaded.config.metrics_statsd.clone().map(|target| {
+        let closes = admin_over.subscribe();
+        tokio_uring::spawn(statsd::report(target, started.overseer.clone(), closes))
+    });
     let admin = tokio_uring::spawn(admin::serve(listener, routes, admin_closes));
     let farewell = loop {
         tokio::select! {
@@ -92,6 +96,10 @@ pub(super) async fn watch_over(
         }
     }
     let _closing = admin_over.send(true);
+    if let Some(statsd) = statsd {
+        // It tells what has happened since its last report, which takes it no time.
+        let _told = statsd.await;
+    }
     admin.abort();
     outcome
 }
