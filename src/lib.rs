@@ -47,3 +47,4 @@ pub mod cli;
 pub mod config;
 pub mod probe;
 pub mod server;
+pub mod systemd;

@@ -14,7 +14,8 @@ use crate::control::health::{BrokerHealth, Health, HealthSource, Readiness, Shar
 use crate::counters::{self, Counter};
 use crate::host::Clock;
 use crate::http::refusal;
-use crate::shard::shared::Shared;
+use crate::shard::shared::{Neighbour, Shared};
+use crate::time::Now;
 
 /// A shard that neither sleeps nor turns for so long is stuck, in milliseconds.
 const STUCK_MS: u64 = 5_000;
@@ -43,6 +44,20 @@ impl Overseer {
 
     pub(super) fn set_draining(&self) {
         self.stage.store(DRAINING, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == DRAINING
+    }
+
+    /// The moment, by the clock of the shards.
+    pub(super) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// All shards, in order.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.shared.neighbours.iter().map(std::ops::Deref::deref)
     }
 
     /// A counter, summed over all shards.
