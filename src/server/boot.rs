@@ -1,6 +1,6 @@
 //! From a configuration to running shards.
 //!
-//! In:    the configuration; what the box allows.
+//! In:    the configuration; what the box allows; sockets that a supervisor opened.
 //! Out:   listening sockets, one thread a shard, the start's one line of log.
 //! Never: runs after the first connection.
 //!
@@ -31,12 +31,13 @@ use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
 use crate::limits::{Limits, RingUse};
 use crate::mesh::Mesh;
-use crate::net::{ListenOptions, listen, listen_all};
+use crate::net::{ListenOptions, adopt, listen, listen_all};
 use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, memory_reserve, shards_for};
 use crate::proxy::Front;
 use crate::remedy::remedy;
 use crate::shard::shared::Shared;
 use crate::shard::{Placement, Setup, Shard};
+use crate::systemd::deal;
 use crate::uring::{self, SetupError, UringIo};
 
 /// Unacknowledged bytes for so long mean a dead peer (TCP_USER_TIMEOUT).
@@ -55,6 +56,7 @@ pub(super) struct Started {
     pub(super) capacity: Capacity,
     /// Where boxes share rooms.
     pub(super) joined: Option<Joined>,
+    /// One a shard: writing to it wakes the shard.
     pub(super) eventfds: Arc<[OwnedFd]>,
     /// Turns true when plain HTTP should end.
     pub(super) closing: watch::Sender<bool>,
@@ -95,7 +97,12 @@ struct RingSizes {
 }
 
 /// Starts everything; with it, the admin listener, which nobody serves yet.
-pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener), RunError> {
+///
+/// `inherited` sockets, where there are any, are used instead of `server.listen`.
+pub(super) fn boot(
+    loaded: &Loaded,
+    inherited: Vec<TcpListener>,
+) -> Result<(Started, tokio::net::TcpListener), RunError> {
     check_kernel().map_err(RunError)?;
     abort_on_panic();
     raise(Resource::Nofile);
@@ -111,11 +118,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards, config.ring);
-    let (listeners, addresses) = open_listeners(config, shards)?;
-    let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
-    let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
-    let admin = admin.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(admin));
-    let admin = admin.map_err(|error| refused("serve on the admin listener", &error))?;
+    let (listeners, addresses) = open_listeners(config, shards, inherited)?;
+    let admin = open_admin(config)?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
     let front = Front::new(config.trusted_proxies.clone(), config.proxy_protocol);
     let shared = Shared::new(mesh, shards, fastrand::u64(..), limits.clone()).behind(front);
@@ -256,6 +260,7 @@ fn no_runtime(error: &std::io::Error) -> String {
             "; rings are charged to RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity in the unit, \
              or `ulimit -l unlimited`), or use fewer --shards"
         }
+        Some(Errno::PERM | Errno::ACCESS) => return SetupError::Forbidden.to_string(),
         _ => remedy(error),
     };
     format!("cannot set up a runtime's ring: {error}{remedy}")
@@ -313,15 +318,34 @@ fn ring_sizes(facts: &Facts, shards: usize, how: RingUse) -> RingSizes {
     }
 }
 
+fn open_admin(config: &Config) -> Result<tokio::net::TcpListener, RunError> {
+    let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
+    let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
+    let admin = admin.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(admin));
+    admin.map_err(|error| refused("serve on the admin listener", &error))
+}
+
 /// A shard's listeners, one an address; the addresses as the kernel gave them out.
 type Listeners = (Vec<Vec<TcpListener>>, Vec<SocketAddr>);
 
-fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError> {
+fn open_listeners(
+    config: &Config,
+    shards: usize,
+    inherited: Vec<TcpListener>,
+) -> Result<Listeners, RunError> {
     let options = ListenOptions {
         notsent_lowat: u32::try_from(config.notsent_lowat).ok(),
         user_timeout: Some(USER_TIMEOUT),
         ..ListenOptions::default()
     };
+    if !inherited.is_empty() {
+        for listener in &inherited {
+            adopt(listener, &options).map_err(|error| RunError(error.to_string()))?;
+        }
+        let dealt = deal(inherited, shards).map_err(RunError)?;
+        tracing::info!("the supervisor's sockets are used, server.listen is not");
+        return Ok((dealt.by_shard, dealt.addresses));
+    }
     let mut by_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for address in &config.listen {
@@ -407,6 +431,7 @@ mod tests {
         let files = said(Errno::MFILE);
         assert!(files.contains("LimitNOFILE") && !files.contains("MEMLOCK"), "{files}");
         assert!(said(Errno::NOMEM).contains("LimitMEMLOCK=infinity"));
-        assert!(!said(Errno::PERM).contains("LIMIT"));
+        let forbidden = said(Errno::PERM);
+        assert!(forbidden.contains("io_uring") && forbidden.contains("seccomp"), "{forbidden}");
     }
 }

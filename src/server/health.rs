@@ -18,7 +18,8 @@ use crate::counters::{self, Counter, Counters};
 use crate::host::Clock;
 use crate::http::refusal;
 use crate::probe::Footprint;
-use crate::shard::shared::Shared;
+use crate::shard::shared::{Neighbour, Shared};
+use crate::time::Now;
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -80,6 +81,20 @@ impl Overseer {
 
     pub(super) fn set_draining(&self) {
         self.stage.store(DRAINING, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == DRAINING
+    }
+
+    /// The moment, by the clock of the shards.
+    pub(super) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// All shards, in order.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.shared.neighbours.iter().map(std::ops::Deref::deref)
     }
 
     /// A counter, summed over all shards.
