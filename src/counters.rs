@@ -74,6 +74,12 @@ counters! {
     turns,
     /// Times accepting paused because the table was nearly full.
     accept_paused,
+    /// The same, because of `handshake.rate`.
+    accept_paused_rate,
+    /// The same, for want of memory.
+    accept_paused_memory,
+    /// The same, for want of descriptors.
+    accept_paused_files,
     /// Connections cut at the end of a shutdown's grace.
     shutdown_cut,
 }

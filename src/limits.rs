@@ -18,6 +18,9 @@ pub const BUFFERS_MIN: usize = 64;
 /// Receives that are carried out at a time: what they bring is decoded, and echoes sent, while the
 /// sockets and the buffers are still in the core's cache.
 pub const RECEIVE_STRIDE: usize = 64;
+/// Connections that a shard lets in a turn while more are waiting than that: about a millisecond
+/// of work, in which rooms wait.
+pub const ACCEPT_STRIDE: usize = 64;
 /// Segments that one SENDMSG carries; the kernel's `UIO_MAXIOV` is 1024.
 pub const SEND_SEGMENTS_MAX: usize = 64;
 /// What one queued piece of payload costs beside its bytes: a place in the queue, a count, two

@@ -14,7 +14,7 @@ use crate::control::health::{BrokerHealth, Health, HealthSource, Readiness, Shar
 use crate::counters::{self, Counter};
 use crate::host::Clock;
 use crate::http::refusal;
-use crate::shard::shared::Shared;
+use crate::shard::shared::{MemoryLeft, Shared};
 
 /// A shard that neither sleeps nor turns for so long is stuck, in milliseconds.
 const STUCK_MS: u64 = 5_000;
@@ -64,6 +64,7 @@ impl Overseer {
             DRAINING => Readiness::Draining,
             _ if self.lacks_broker() => Readiness::Broker,
             _ if self.shared.connections.load(Ordering::Relaxed) >= limit => Readiness::Full,
+            _ if self.shared.memory_left() != MemoryLeft::Enough => Readiness::Full,
             _ => Readiness::Ready,
         }
     }

@@ -7,6 +7,7 @@
 mod boot;
 mod bridge;
 mod health;
+mod reserve;
 mod signals;
 
 use std::fmt;

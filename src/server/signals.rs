@@ -18,6 +18,7 @@ use crate::control::admin;
 use crate::counters::Counter;
 use crate::id::ShardId;
 use crate::limits::Limits;
+use crate::probe::{Memory, memory_reserve};
 use crate::shard::shared::{Farewell, Order};
 
 /// How long shards may take to cut everyone, once the grace is over.
@@ -162,7 +163,9 @@ fn reload(loaded: &mut Loaded, started: &Started) {
     };
     let changed = Loaded::reload_differences(loaded, &fresh);
     let wanted = fresh.config.connections_max.number();
-    let (connections_max, bound) = started.capacity.admit(wanted);
+    let memory = Memory::now().unwrap_or_default();
+    let reserve = memory_reserve(&memory, &fresh.config.limits);
+    let (connections_max, bound) = started.capacity.keeping(reserve).admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..fresh.config.limits });
     started.shared.set_limits(limits.clone());
     order(started, &Order::Limits(limits));
