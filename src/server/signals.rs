@@ -20,6 +20,7 @@ use crate::control::{admin, statsd};
 use crate::counters::Counter;
 use crate::id::ShardId;
 use crate::limits::Limits;
+use crate::probe::{Memory, memory_reserve};
 use crate::shard::shared::{Farewell, Order};
 use crate::systemd::Supervisor;
 
@@ -197,7 +198,9 @@ fn reload(loaded: &mut Loaded, started: &Started) -> Result<(), &'static str> {
     };
     let changed = Loaded::reload_differences(loaded, &fresh);
     let wanted = fresh.config.connections_max.number();
-    let (connections_max, bound) = started.capacity.admit(wanted);
+    let memory = Memory::now().unwrap_or_default();
+    let reserve = memory_reserve(&memory, &fresh.config.limits);
+    let (connections_max, bound) = started.capacity.keeping(reserve).admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..fresh.config.limits });
     started.shared.set_limits(limits.clone());
     order(started, &Order::Limits(limits));
