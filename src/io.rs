@@ -194,6 +194,9 @@ pub trait Io {
     fn poll_readable(&mut self, conn: ConnId);
     /// Reports once that the socket takes bytes.
     fn poll_writable(&mut self, conn: ConnId);
+    /// Stops a standing receive, and nothing else. What it has read already still comes;
+    /// [`Completion::Received`] says when none is armed any more.
+    fn stop_receiving(&mut self, conn: ConnId);
     /// Stops whatever is armed for the connection; stale completions may still come.
     fn disarm(&mut self, conn: ConnId);
     /// Sends the segments, in order, as far as the socket takes them at once.

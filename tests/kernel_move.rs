@@ -166,6 +166,8 @@ fn a_dead_shards_ring_gives_the_parcel_back() {
         table_slots: 1,
         buffers: 1,
         buffer_bytes: 64,
+        entries: 4096,
+        stride: 64,
         ring_bytes_max: 0,
         defer_accept: false,
         enters_max: ringhall::uring::ENTERS_MAX,

@@ -24,6 +24,8 @@ fn setup(table_slots: u32) -> Result<UringIo, SetupError> {
         table_slots,
         buffers: 1,
         buffer_bytes: 64,
+        entries: 4096,
+        stride: 64,
         ring_bytes_max,
         defer_accept: false,
         enters_max: ringhall::uring::ENTERS_MAX,

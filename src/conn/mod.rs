@@ -97,6 +97,10 @@ impl Flags {
     pub const ENDED: Self = Self(1 << 16);
     /// Comes from a trusted proxy: a PROXY protocol header stands before the request.
     pub const PREFACED: Self = Self(1 << 17);
+    /// Its input was taken in this turn: what else a standing receive brings waits for the next.
+    pub const HEARD: Self = Self(1 << 18);
+    /// Input waits for the next turn: nothing more is received until that is taken in.
+    pub const AHEAD: Self = Self(1 << 19);
 
     /// Whether any of the bits is set.
     #[must_use]

@@ -29,7 +29,7 @@ use crate::control::public::{Site, router};
 use crate::control::{Bounds, Routes};
 use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
-use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
+use crate::limits::{Limits, RingUse};
 use crate::mesh::Mesh;
 use crate::net::{ListenOptions, listen, listen_all};
 use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
@@ -47,8 +47,6 @@ const RUNTIME_ENTRIES: u32 = 64;
 const RUNTIME_RING_BYTES: usize = 64 << 10;
 /// Files that a server needs beside what its shards have: requests of plain HTTP, pages, the admin.
 const SPARE_FILES: usize = 8;
-/// Most that one shard's ring may use: 4096 entries and eight times as many completions.
-const RING_BYTES_MAX: usize = 1 << 20;
 
 /// A server whose shards run.
 pub(super) struct Started {
@@ -93,6 +91,7 @@ struct RingSizes {
     table_slots: u32,
     buffers: u16,
     ring_bytes_max: usize,
+    how: RingUse,
 }
 
 /// Starts everything; with it, the admin listener, which nobody serves yet.
@@ -110,7 +109,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     let capacity = Capacity::of(&facts, shards);
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
-    let sizes = ring_sizes(&facts, shards);
+    let sizes = ring_sizes(&facts, shards, config.ring);
     let (listeners, addresses) = open_listeners(config, shards)?;
     let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
     let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
@@ -265,7 +264,9 @@ async fn run_shard(task: Task) -> Result<(), String> {
         listeners: task.listeners,
         table_slots: task.ring.table_slots,
         buffers: task.ring.buffers,
-        buffer_bytes: BUFFER_BYTES,
+        buffer_bytes: task.ring.how.buffer_bytes,
+        entries: u32::try_from(task.ring.how.entries).unwrap_or(u32::MAX),
+        stride: task.ring.how.stride,
         ring_bytes_max: task.ring.ring_bytes_max,
         defer_accept: true,
         enters_max: uring::ENTERS_MAX,
@@ -283,6 +284,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         limits: task.limits,
         placement: task.placement,
         bridge: task.bridge,
+        ring: task.ring.how,
         table_slots: task.ring.table_slots as usize,
         seed: fastrand::u64(..),
     };
@@ -294,17 +296,17 @@ async fn run_shard(task: Task) -> Result<(), String> {
     drive(Shard::new(io, setup), host).await.map_err(|error| error.to_string())
 }
 
-fn ring_sizes(facts: &Facts, shards: usize) -> RingSizes {
+fn ring_sizes(facts: &Facts, shards: usize, how: RingUse) -> RingSizes {
     let table_slots = capacity::table_slots(facts.nofile.soft);
-    let buffers = (BUFFERS_TOTAL / shards).max(BUFFERS_MIN).next_power_of_two();
     let memlock = usize::try_from(facts.memlock.soft).unwrap_or(usize::MAX);
     // Half is left for a second server of the same user; the runtimes' rings come first.
     let runtimes = (shards + 1) * RUNTIME_RING_BYTES;
     let share = (memlock / 2).saturating_sub(runtimes) / shards;
     RingSizes {
         table_slots: u32::try_from(table_slots).unwrap_or(u32::MAX),
-        buffers: u16::try_from(buffers).unwrap_or(1 << 15),
-        ring_bytes_max: share.min(RING_BYTES_MAX),
+        buffers: u16::try_from(how.buffers_of(shards)).unwrap_or(1 << 15),
+        ring_bytes_max: share,
+        how,
     }
 }
 

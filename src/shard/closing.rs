@@ -114,11 +114,10 @@ impl<I: Io> Shard<I> {
 
     /// Reads and drops what a peer still sends, until its FIN.
     pub(super) fn drain_input(&mut self, id: ConnId) {
-        let Some(conn) = self.state.conns.get(id) else { return };
-        if !conn.flags.has(Flags::POLLED) {
-            conn.flags.set(Flags::POLLED);
-            self.io.poll_readable(id);
+        if !self.state.stands() {
+            self.watch_input(id);
         }
+        let Some(conn) = self.state.conns.get(id) else { return };
         conn.flags.clear(Flags::READY);
         self.state.mark_ready(id);
     }

@@ -137,13 +137,18 @@ impl<I: Io> Shard<I> {
     }
 
     fn finish(&mut self, id: ConnId) {
+        let stands = self.state.stands();
         let Some(conn) = self.state.conns.get(id) else { return };
         if conn.egress.is_some() || conn.flags.has(Flags::FINISHED) || !conn.is_closing() {
             return;
         }
         // The kernel hands a SHUTDOWN to a worker thread. Where the peer's close frame was its last
         // word and nothing of it is unread, the close itself is the FIN.
-        let unread = Flags::READY.with(Flags::AGAIN).with(Flags::RECEIVING);
+        let unread = Flags::READY.with(Flags::AGAIN).with(match stands {
+            // It is always in flight there, and brings what comes by itself.
+            true => Flags::AHEAD,
+            false => Flags::RECEIVING,
+        });
         let last_word = conn.phase == Phase::Closing(Disconnect::PeerClosed);
         if conn.flags.has(Flags::ENDED) || (last_word && !conn.flags.has(unread)) {
             return self.vacate(id, Disconnect::PeerClosed, CloseHow::Orderly);

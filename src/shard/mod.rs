@@ -27,6 +27,7 @@ pub mod placing;
 pub mod receive;
 pub mod shared;
 pub mod spread;
+pub mod standing;
 pub mod tick;
 pub mod timers;
 
@@ -41,7 +42,7 @@ use crate::conn::table::Table;
 use crate::counters::{Counter, Counters};
 use crate::id::{ConnId, ShardId};
 use crate::io::Io;
-use crate::limits::Limits;
+use crate::limits::{Limits, ReceiveMode, RingUse};
 use crate::mesh::{Mail, MeshEnd};
 use crate::payload::{Batch, Payload};
 use crate::room::epoch::Epochs;
@@ -52,6 +53,7 @@ use drain::Drain;
 use echo::Echo;
 use shared::Shared;
 use spread::Saturation;
+use standing::Arrival;
 use timers::Wheel;
 
 /// A request that is no upgrade, with its socket.
@@ -97,6 +99,8 @@ pub struct Setup {
     pub placement: Placement,
     /// Where boxes share rooms: its lanes to the bridge.
     pub bridge: Option<Arc<Bridge>>,
+    /// How its ring is used.
+    pub ring: RingUse,
     /// Sockets that its ring's table holds.
     pub table_slots: usize,
     /// Seed of its own jitter.
@@ -120,6 +124,7 @@ pub struct State {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) placement: Placement,
+    pub(crate) ring: RingUse,
     pub(crate) table_slots: usize,
     pub(crate) now: Now,
     pub(crate) conns: Table,
@@ -132,6 +137,10 @@ pub struct State {
     pub(crate) random: fastrand::Rng,
     /// Connections with something to receive.
     pub(crate) ready: Vec<ConnId>,
+    /// What standing receives have brought; this turn's, or the next one's.
+    pub(crate) inbox: Vec<Arrival>,
+    /// Whose input of this turn was taken in; empty between turns.
+    pub(crate) heard: Vec<ConnId>,
     /// Answers of echoes, in the buffers that they were received in.
     pub(crate) echoes: Vec<Echo>,
     /// Connections with something to send.
@@ -186,6 +195,7 @@ impl<I: Io> Shard<I> {
             counters,
             limits: setup.limits,
             placement: setup.placement,
+            ring: setup.ring,
             table_slots: setup.table_slots,
             now: Now::default(),
             conns: Table::default(),
@@ -196,6 +206,8 @@ impl<I: Io> Shard<I> {
             epochs: Epochs::new(setup.shared.seed, setup.id.0),
             random: fastrand::Rng::with_seed(setup.seed),
             ready: Vec::new(),
+            inbox: Vec::new(),
+            heard: Vec::new(),
             echoes: Vec::new(),
             dirty: Vec::new(),
             finishing: Vec::new(),
@@ -270,6 +282,11 @@ impl State {
     #[must_use]
     pub fn limits(&self) -> &Arc<Limits> {
         &self.limits
+    }
+
+    /// Whether open connections are received from by receives that stand.
+    pub(crate) fn stands(&self) -> bool {
+        self.ring.receive == ReceiveMode::Standing
     }
 
     pub(crate) fn count(&self, counter: Counter) {

@@ -62,8 +62,10 @@ impl<I: Io> Shard<I> {
         if conn.phase != Phase::Open {
             return;
         }
-        conn.flags.set(Flags::POLLED);
-        self.io.poll_readable(id);
+        if !self.state.stands() {
+            self.watch_input(id);
+        }
+        // Where receives stand, this asks for one.
         self.state.feed_stash(id);
     }
 }

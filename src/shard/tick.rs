@@ -64,7 +64,9 @@ impl<I: Io> Shard<I> {
                 Completion::Peer { conn, address } => self.peer_known(conn, address),
                 Completion::Readable { conn, hangup, armed } => self.readable(conn, hangup, armed),
                 Completion::Writable { conn } => self.writable(conn),
-                Completion::Received { conn, outcome, .. } => self.received(conn, outcome),
+                Completion::Received { conn, outcome, armed } => {
+                    self.received(conn, outcome, armed);
+                }
                 Completion::Fell { conn, rest, error } => self.fell(conn, rest, error),
                 Completion::Arrived { slot, parcel } => self.arrived(slot, &parcel),
                 Completion::Departed { conn } => self.departed(conn),
@@ -137,7 +139,7 @@ impl<I: Io> Shard<I> {
         }
         let more =
             !state.ready.is_empty() || !state.dirty.is_empty() || !state.finishing.is_empty();
-        let more = more || !state.drained.is_empty();
+        let more = more || !state.drained.is_empty() || !state.inbox.is_empty();
         if work > 0 || more || !state.dirty_halls.is_empty() {
             return Next::Turn;
         }

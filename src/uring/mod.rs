@@ -69,10 +69,14 @@ pub struct Setup {
     pub listeners: Vec<TcpListener>,
     /// Sockets that the table holds; at most the limit on open files and `TABLE_SLOTS_MAX`.
     pub table_slots: u32,
+    /// Most entries of the submission queue; a power of two from 256 to 8192.
+    pub entries: u32,
     /// Receive buffers; a power of two up to 32768.
     pub buffers: u16,
     /// Bytes of each.
     pub buffer_bytes: usize,
+    /// Buffers that receives use up at a time: twice as many are offered to the kernel.
+    pub stride: usize,
     /// Bytes of locked memory that the ring may cost, with the ring of its buffers (16 bytes a
     /// buffer). Less than the smallest ring needs is taken for that.
     pub ring_bytes_max: usize,
@@ -106,10 +110,10 @@ impl UringIo {
     /// If `buffers` is not a power of two up to 32768.
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
         let slots = setup.table_slots;
-        let buffers = Buffers::new(setup.buffers, setup.buffer_bytes)
+        let buffers = Buffers::new(setup.buffers, setup.buffer_bytes, setup.stride)
             .map_err(|error| SetupError::Other { step: "the receive buffers", error })?;
         let room = setup.ring_bytes_max.saturating_sub(buffers.ring_bytes());
-        let ring = Ring::new(room, |ring| {
+        let ring = Ring::new(setup.entries, room, |ring| {
             buffers.register(&ring.submitter()).map_err(|error| {
                 SetupError::sort("the ring of receive buffers", buffers.ring_bytes(), error)
             })

@@ -122,6 +122,12 @@ impl Io for UringIo {
         self.poll(conn, Watch::Write, OUTPUT, false);
     }
 
+    fn stop_receiving(&mut self, conn: ConnId) {
+        if let Some(tag) = self.ledger.armed.take(conn, Watch::Recv) {
+            self.push_cancel(tag);
+        }
+    }
+
     fn disarm(&mut self, conn: ConnId) {
         for tag in self.ledger.armed.take_all(conn).into_iter().flatten() {
             self.push_cancel(tag);

@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn settled(sends: &mut Sends) -> Vec<(Vec<u8>, Option<Errno>)> {
-        settled_with(sends, &mut Buffers::new(1, 16).unwrap())
+        settled_with(sends, &mut Buffers::new(1, 16, 1).unwrap())
     }
 
     fn settled_with(sends: &mut Sends, buffers: &mut Buffers) -> Vec<(Vec<u8>, Option<Errno>)> {
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_buffer_sent_back_is_released_and_what_is_left_of_it_was_copied() {
-        let (mut sends, mut buffers) = (Sends::new(), Buffers::new(4, 16).unwrap());
+        let (mut sends, mut buffers) = (Sends::new(), Buffers::new(4, 16, 1).unwrap());
         for id in (0..3).map(BufferId) {
             buffers.lend(id);
             buffers.bytes_mut(id, 6).copy_from_slice(b"abcdef");

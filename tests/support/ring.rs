@@ -37,6 +37,8 @@ pub fn setup(table_slots: u32, buffers: u16, buffer_bytes: usize) -> (Setup, Soc
             table_slots,
             buffers,
             buffer_bytes,
+            entries: 4096,
+            stride: 64,
             ring_bytes_max: 0,
             defer_accept: false,
             enters_max: ENTERS_MAX,
