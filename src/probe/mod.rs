@@ -6,6 +6,7 @@
 //! Never: changes anything, or fails where a file is missing: what cannot be read does not bind.
 
 pub mod capacity;
+pub mod fingerprint;
 mod memory;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 
 pub use capacity::{Bound, Capacity, DoesNotFit, shards_for};
+pub use fingerprint::Fingerprint;
 pub use memory::Memory;
 
 /// The oldest kernel that this data plane runs on: 6.8 brought `FIXED_FD_INSTALL`.
