@@ -7,6 +7,7 @@
 
 pub mod capacity;
 mod footprint;
+pub mod fingerprint;
 mod memory;
 
 use std::path::Path;
@@ -15,6 +16,8 @@ use rustix::process::{Resource, getrlimit};
 
 pub use capacity::{Bound, Capacity, Clients, DoesNotFit, memory_reserve, shards_for};
 pub use footprint::Footprint;
+pub use capacity::{Bound, Capacity, DoesNotFit, shards_for};
+pub use fingerprint::Fingerprint;
 pub use memory::Memory;
 
 /// The oldest kernel that this data plane runs on: 6.8 brought `FIXED_FD_INSTALL`.
