@@ -42,7 +42,7 @@ fn another(key: &Key) -> String {
         Kind::Addresses(_) | Kind::Address(_) => "127.0.0.3:3".into(),
         Kind::Networks(_) => "127.0.0.3".into(),
         Kind::Count(_, most, _) | Kind::CountOr(_, _, most, _) => most.to_string(),
-        Kind::Bytes(_, most, _) => most.to_string(),
+        Kind::Bytes(_, most, _) | Kind::BytesOr(_, _, most, _) => most.to_string(),
         Kind::Time(_, most, _) => unit::show_time(*most),
         Kind::Flag(_) => (key.default != "true").to_string(),
         Kind::Words(words) => {
