@@ -16,6 +16,9 @@ pub const BUFFERS_BYTES_MAX: usize = 1 << 30;
 pub const RING_ENTRIES_MIN: usize = 256;
 /// Entries of the largest: with eight completions an entry, the kernel's bound of 65536 of these.
 pub const RING_ENTRIES_MAX: usize = 8192;
+/// Connections that a shard lets in a turn while more are waiting than that: about a millisecond
+/// of work, in which rooms wait.
+pub const ACCEPT_STRIDE: usize = 64;
 /// Segments that one SENDMSG carries; the kernel's `UIO_MAXIOV` is 1024.
 pub const SEND_SEGMENTS_MAX: usize = 64;
 /// What one queued piece of payload costs beside its bytes: a place in the queue, a count, two
@@ -211,6 +214,11 @@ pub struct Limits {
     pub head_bytes: usize,
     /// `limits.connections_max`: connections of the whole process.
     pub connections_max: usize,
+    /// `limits.memory_reserve`: bytes of memory that are kept back; `None`: `probe::capacity` reckons.
+    pub memory_reserve: Option<usize>,
+    /// `handshake.rate`: connections that the whole process accepts a second; `None`: as many as
+    /// the cores have time for, a few a turn.
+    pub handshake_rate: Option<usize>,
     /// `limits.connections_per_address`: connections of one remote address.
     pub connections_per_address: Option<usize>,
     /// `limits.queue_bytes`: all clients' queues and half-received messages together.
@@ -247,6 +255,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             head_bytes: 16 << 10,
             connections_max: TABLE_SLOTS_MAX,
+            memory_reserve: None,
+            handshake_rate: None,
             connections_per_address: None,
             queue_bytes_total: 256 << 20,
             http_connections: 256,

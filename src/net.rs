@@ -13,7 +13,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::remedy::remedy;
 
@@ -101,6 +101,32 @@ fn while_taken<T>(
     }
 }
 
+/// Prepares a listening socket that a supervisor opened: what its unit cannot set is set here, and
+/// holds for connections from now on. Whoever waited to be accepted before has the box's defaults.
+///
+/// # Errors
+/// If it does not listen, or an option cannot be set; the message says what to do.
+pub fn adopt(listener: &TcpListener, options: &ListenOptions) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    if !socket.is_listener()? {
+        let text = "an inherited socket does not listen: the socket unit must have Accept=no, and \
+                    pass its own sockets";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    // A ring would answer "try again" for a socket that must not wait, instead of waiting.
+    socket.set_nonblocking(false)?;
+    inherit(&socket, options)
+}
+
+/// Sets what accepted sockets inherit.
+fn inherit(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = options.notsent_lowat {
+        socket.set_tcp_notsent_lowat(bytes)?;
+    }
+    socket.set_tcp_user_timeout(options.user_timeout)
+}
+
 /// Fails where anybody listens already. `SO_REUSEPORT` alone would let a second process of the
 /// same user in, and each would get half of the connections.
 fn claim(address: SocketAddr) -> io::Result<()> {
@@ -115,11 +141,7 @@ fn claim(address: SocketAddr) -> io::Result<()> {
 fn open(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(bytes) = options.notsent_lowat {
-        socket.set_tcp_notsent_lowat(bytes)?;
-    }
-    socket.set_tcp_user_timeout(options.user_timeout)?;
+    inherit(&socket, options)?;
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket.into())
@@ -160,7 +182,6 @@ fn explain(address: SocketAddr, flag: &str, error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::SockRef;
     use std::net::TcpStream;
 
     fn anywhere() -> SocketAddr {
@@ -238,5 +259,27 @@ mod tests {
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 12_345);
         assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+    }
+
+    #[test]
+    fn a_socket_that_others_opened_is_set_as_ours_are() {
+        let options = ListenOptions {
+            notsent_lowat: Some(12_345),
+            user_timeout: Some(Duration::from_millis(4321)),
+            ..ListenOptions::default()
+        };
+        let listener = TcpListener::bind(anywhere()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        adopt(&listener, &options).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(!SockRef::from(&listener).nonblocking().unwrap());
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 12_345);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+        let connected = TcpListener::from(std::os::fd::OwnedFd::from(client));
+        let error = adopt(&connected, &options).unwrap_err().to_string();
+        assert!(error.contains("Accept=no"), "{error}");
     }
 }

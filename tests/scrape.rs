@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 
 use ringhall::control::metrics::table::{ALL, Kind, Row, When};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use support::{Client, DEADLINE, Server, eventually, get, http, upgrade_request};
 
@@ -52,12 +53,8 @@ impl Scrape {
 
     /// Checks every name, kind, meaning and label against the table.
     #[track_caller]
-    fn is_the_table(&self, has_broker: bool) {
-        let shown = |when| match when {
-            When::Always => true,
-            When::Broker => has_broker,
-            When::Crowd => false,
-        };
+    fn is_the_table(&self, besides: &[When]) {
+        let shown = |when| when == When::Always || besides.contains(&when);
         let rows: Vec<Row> = ALL.iter().map(|metric| metric.row()).collect();
         let rows: Vec<_> = rows.into_iter().filter(|row| shown(row.when)).collect();
         let mut names: Vec<_> = rows.iter().map(|row| row.name).collect();
@@ -103,7 +100,7 @@ fn labels_of(key: &str) -> Vec<String> {
 
 #[test]
 fn what_is_printed_is_the_table() {
-    Scrape::of(&Server::start(&["--shards", "2"])).is_the_table(false);
+    Scrape::of(&Server::start(&["--shards", "2"])).is_the_table(&[]);
 }
 
 #[test]
@@ -113,9 +110,27 @@ fn a_broker_has_its_rows_though_nobody_answers() {
     drop(nobody);
     let url = format!("broker.url=redis://127.0.0.1:{port}");
     let scrape = Scrape::of(&Server::start(&["--set", &url]));
-    scrape.is_the_table(true);
+    scrape.is_the_table(&[When::Broker]);
     assert_eq!(scrape.value("ringhall_broker_up"), 0.0);
     assert_eq!(scrape.value("ringhall_broker_state{state=\"open\"}"), 1.0);
+}
+
+#[test]
+fn memory_a_connection_is_told_from_a_thousand_on() {
+    const CROWD: usize = 1000;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("to the hard");
+    let server = Server::start(&["--shards", "2"]);
+    let mut crowd: Vec<_> =
+        (1..CROWD).map(|_| Client::connect(server.address(), "/echo")).collect();
+    Scrape::of(&server).is_the_table(&[]);
+    crowd.push(Client::connect(server.address(), "/echo"));
+    let scrape = Scrape::of(&server);
+    scrape.is_the_table(&[When::Crowd]);
+    // Less than a page each, and not nothing; the kernel's part is the whole box's, who else is on
+    // it included.
+    let user = scrape.value("ringhall_connection_bytes{part=\"user\"}");
+    assert!((16.0..4096.0).contains(&user), "{user}");
 }
 
 #[test]

@@ -66,6 +66,8 @@ const GIB: usize = 1 << 30;
 const MESSAGE_MAX: usize = 256 * MIB;
 /// Connections that as many shards' tables could hold.
 const CONNECTIONS_MAX: usize = SHARDS_MAX * TABLE_SLOTS_MAX;
+/// Connections a second: more than any box accepts.
+const RATE_MAX: usize = 1_000_000_000;
 /// Rooms, and members of one: an index of 32 bits with room to spare.
 const ROOMS_MAX: usize = 1 << 30;
 
@@ -322,6 +324,12 @@ pub static KEYS: &[Key] = &[
         "Longest request head; longer is 431.",
     ),
     reload(
+        "handshake.rate",
+        "auto",
+        Kind::CountOr("auto", 1, RATE_MAX, |c, v| c.limits.handshake_rate = v),
+        "Connections accepted a second, the rest wait; auto: what rooms leave of the cores' time.",
+    ),
+    reload(
         "limits.connections_max",
         "auto",
         Kind::CountOr("auto", 1, CONNECTIONS_MAX, |c, v| c.set_connections_max(v)),
@@ -332,6 +340,12 @@ pub static KEYS: &[Key] = &[
         "none",
         Kind::CountOr("none", 1, CONNECTIONS_MAX, |c, v| c.limits.connections_per_address = v),
         "Connections of one remote address; more are refused with 429.",
+    ),
+    reload(
+        "limits.memory_reserve",
+        "auto",
+        Kind::BytesOr("auto", MIB, 1024 * GIB, |c, v| c.limits.memory_reserve = v),
+        "Memory kept back: with less left, newcomers get 503; auto: limits.queue_bytes, or a 64th.",
     ),
     reload(
         "limits.queue_bytes",
@@ -416,6 +430,12 @@ pub static KEYS: &[Key] = &[
         "8MiB",
         Kind::Bytes(64 * KIB, GIB, |c, v| c.broker_queue_bytes = v),
         "Bytes that may wait there, each way; then broker.overflow says what happens.",
+    ),
+    restart(
+        "metrics.statsd",
+        "none",
+        Kind::Target(|c, v| c.metrics_statsd = v),
+        "StatsD server that is sent every metric by UDP, each ten seconds; none: nobody.",
     ),
     restart(
         "static.dir",

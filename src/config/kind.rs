@@ -48,6 +48,8 @@ pub enum Kind {
     CountOr(&'static str, usize, usize, fn(&mut Config, Option<usize>)),
     /// Bytes.
     Bytes(usize, usize, fn(&mut Config, usize)),
+    /// Bytes, or a word for "no number".
+    BytesOr(&'static str, usize, usize, fn(&mut Config, Option<usize>)),
     /// A time.
     Time(Duration, Duration, fn(&mut Config, Duration)),
     /// `true` or `false`.
@@ -58,6 +60,8 @@ pub enum Kind {
     Secret(fn(&mut Config, Option<Secret>)),
     /// A broker's URL, whose secrets are never shown, or `none`.
     Broker(fn(&mut Config, Option<BrokerUrl>)),
+    /// A `HOST:PORT` that is looked up later, or `none`.
+    Target(fn(&mut Config, Option<String>)),
     /// A word that every broker takes as a name.
     Name(fn(&mut Config, String)),
     /// A file, or `none`.
@@ -310,6 +314,26 @@ fn broker(given: Given<'_>) -> Result<Option<BrokerUrl>, Fault> {
         .map_err(|wrong| Fault { reason: wrong, remedy: Some(url::example(&text)) })
 }
 
+/// Where to send: a name is looked up when it is used, for it may come to be known only then.
+fn target(given: Given<'_>) -> Result<Option<String>, Fault> {
+    let text = given.text().filter(|text| !text.is_empty()).ok_or_else(Fault::other)?;
+    if text == "none" {
+        return Ok(None);
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        return Err(Fault::write("a URL", quoted(rest)));
+    }
+    url::host(&text).map_err(Fault::because)?;
+    // What stands behind the brackets of an IPv6 address, or behind a name.
+    let behind = text.rsplit(']').next().unwrap_or_default();
+    if !behind.contains(':') {
+        let is_port = text.parse::<u16>().is_ok();
+        let whole = if is_port { format!("127.0.0.1:{text}") } else { format!("{text}:8125") };
+        return Err(Fault::write("not both, a host and a port", quoted(&whole)));
+    }
+    Ok(Some(text.into_owned()))
+}
+
 fn path(given: Given<'_>) -> Result<(Option<PathBuf>, String), Fault> {
     let text = given.text().filter(|text| !text.is_empty()).ok_or_else(Fault::other)?;
     Ok(((text != "none").then(|| PathBuf::from(&*text)), quoted(&text)))
@@ -332,18 +356,19 @@ impl Kind {
                 Ok(number.to_string())
             }
             Self::CountOr(word, least, most, set) => {
-                if given.text().is_some_and(|text| text.trim() == *word) {
-                    set(config, None);
-                    return Ok(quoted(word));
-                }
-                let number = count(given, *least, *most)?;
-                set(config, Some(number));
-                Ok(number.to_string())
+                let number = unless_word(word, given, |given| count(given, *least, *most))?;
+                set(config, number);
+                Ok(number.map_or_else(|| quoted(word), |number| number.to_string()))
             }
             Self::Bytes(least, most, set) => {
                 let number = bytes(given, *least, *most)?;
                 set(config, number);
                 Ok(quoted(&show_bytes(number)))
+            }
+            Self::BytesOr(word, least, most, set) => {
+                let number = unless_word(word, given, |given| bytes(given, *least, *most))?;
+                set(config, number);
+                Ok(quoted(&number.map_or_else(|| (*word).to_owned(), show_bytes)))
             }
             Self::Time(least, most, set) => {
                 let time = time(given, *least, *most)?;
@@ -366,6 +391,12 @@ impl Kind {
                 let url = broker(given)?;
                 let text = quoted(url.as_ref().map_or("none", BrokerUrl::expose));
                 set(config, url);
+                Ok(text)
+            }
+            Self::Target(set) => {
+                let target = target(given)?;
+                let text = quoted(target.as_deref().unwrap_or("none"));
+                set(config, target);
                 Ok(text)
             }
             Self::Name(set) => {
@@ -397,6 +428,10 @@ impl Kind {
             Self::Bytes(least, most, _) => {
                 format!("a size from {} to {}", show_bytes(*least), show_bytes(*most))
             }
+            Self::BytesOr(word, least, most, _) => {
+                let (least, most) = (show_bytes(*least), show_bytes(*most));
+                format!("\"{word}\" or a size from {least} to {most}")
+            }
             Self::Time(least, most, _) => {
                 format!("a time from {} to {}", show_time(*least), show_time(*most))
             }
@@ -409,6 +444,7 @@ impl Kind {
                 format!("\"none\" or 1 to {SECRET_BYTES_MAX} visible ASCII characters, no spaces")
             }
             Self::Broker(_) => url::allowed(),
+            Self::Target(_) => "\"none\" or a \"HOST:PORT\"".into(),
             Self::Name(_) => {
                 format!("1 to {NAME_BYTES_MAX} letters, digits, `-`, `_`, and dots between them")
             }
@@ -433,6 +469,18 @@ impl Kind {
             _ => spelled.to_owned(),
         }
     }
+}
+
+/// A number, unless the value is the word for none.
+fn unless_word<'a>(
+    word: &str,
+    given: Given<'a>,
+    read: impl Fn(Given<'a>) -> Result<usize, Fault>,
+) -> Result<Option<usize>, Fault> {
+    if given.text().is_some_and(|text| text.trim() == word) {
+        return Ok(None);
+    }
+    read(given).map(Some)
 }
 
 fn read_word(words: &[Word], given: Given<'_>, config: &mut Config) -> Result<String, Fault> {

@@ -1,6 +1,6 @@
 //! From a configuration to running shards.
 //!
-//! In:    the configuration; what the box allows.
+//! In:    the configuration; what the box allows; sockets that a supervisor opened.
 //! Out:   listening sockets, one thread a shard, the start's one line of log.
 //! Never: runs after the first connection.
 //!
@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use super::RunError;
 use super::bridge::{self, Joined};
 use super::health::Overseer;
+use super::reserve;
 use crate::bridge::Bridge;
 use crate::config::{Config, Loaded, Placement as ConfigPlacement};
 use crate::control::files::Files;
@@ -31,12 +32,13 @@ use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
 use crate::limits::{Limits, RingUse};
 use crate::mesh::Mesh;
-use crate::net::{ListenOptions, listen, listen_all};
-use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
+use crate::net::{ListenOptions, adopt, listen, listen_all};
+use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, memory_reserve, shards_for};
 use crate::proxy::Front;
 use crate::remedy::remedy;
 use crate::shard::shared::Shared;
 use crate::shard::{Placement, Setup, Shard};
+use crate::systemd::deal;
 use crate::uring::{self, SetupError, UringIo};
 
 /// Unacknowledged bytes for so long mean a dead peer (TCP_USER_TIMEOUT).
@@ -55,6 +57,7 @@ pub(super) struct Started {
     pub(super) capacity: Capacity,
     /// Where boxes share rooms.
     pub(super) joined: Option<Joined>,
+    /// One a shard: writing to it wakes the shard.
     pub(super) eventfds: Arc<[OwnedFd]>,
     /// Turns true when plain HTTP should end.
     pub(super) closing: watch::Sender<bool>,
@@ -95,26 +98,29 @@ struct RingSizes {
 }
 
 /// Starts everything; with it, the admin listener, which nobody serves yet.
-pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener), RunError> {
+///
+/// `inherited` sockets, where there are any, are used instead of `server.listen`.
+pub(super) fn boot(
+    loaded: &Loaded,
+    inherited: Vec<TcpListener>,
+) -> Result<(Started, tokio::net::TcpListener), RunError> {
     check_kernel().map_err(RunError)?;
     abort_on_panic();
-    raise_nofile();
+    raise(Resource::Nofile);
+    raise(Resource::Memlock);
     let config = &loaded.config;
     bridge::check(config)?;
     let facts = Facts::read();
     let wanted = config.connections_max.number();
-    let shards = shards_for(config.shards.number(), facts.cpus.len(), facts.nofile.soft, wanted)
+    let shards = shards_for(&facts, config.shards.number(), wanted)
         .map_err(|error| RunError(error.to_string()))?;
     spare_memory(shards, facts.cpus.len());
-    let capacity = Capacity::of(&facts, shards);
+    let capacity = Capacity::of(&facts, shards, memory_reserve(&facts.memory, &config.limits));
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards, config.ring);
-    let (listeners, addresses) = open_listeners(config, shards)?;
-    let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
-    let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
-    let admin = admin.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(admin));
-    let admin = admin.map_err(|error| refused("serve on the admin listener", &error))?;
+    let (listeners, addresses) = open_listeners(config, shards, inherited)?;
+    let admin = open_admin(config)?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
     let front = Front::new(config.trusted_proxies.clone(), config.proxy_protocol);
     let shared = Shared::new(mesh, shards, fastrand::u64(..), limits.clone()).behind(front);
@@ -159,6 +165,7 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     drop(ready);
     introduce(&readies, &mailers)?;
     afford(SPARE_FILES, "serve plain HTTP")?;
+    tokio_uring::spawn(reserve::watch(shared.clone(), clock));
     overseer.set_ready();
     announce(loaded, &addresses, &admin, shards, &limits, bound);
     let eventfds: Arc<[OwnedFd]> = kicks.into();
@@ -255,6 +262,7 @@ fn no_runtime(error: &std::io::Error) -> String {
             "; rings are charged to RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity in the unit, \
              or `ulimit -l unlimited`), or use fewer --shards"
         }
+        Some(Errno::PERM | Errno::ACCESS) => return SetupError::Forbidden.to_string(),
         _ => remedy(error),
     };
     format!("cannot set up a runtime's ring: {error}{remedy}")
@@ -312,15 +320,34 @@ fn ring_sizes(facts: &Facts, shards: usize, how: RingUse) -> RingSizes {
     }
 }
 
+fn open_admin(config: &Config) -> Result<tokio::net::TcpListener, RunError> {
+    let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
+    let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
+    let admin = admin.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(admin));
+    admin.map_err(|error| refused("serve on the admin listener", &error))
+}
+
 /// A shard's listeners, one an address; the addresses as the kernel gave them out.
 type Listeners = (Vec<Vec<TcpListener>>, Vec<SocketAddr>);
 
-fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError> {
+fn open_listeners(
+    config: &Config,
+    shards: usize,
+    inherited: Vec<TcpListener>,
+) -> Result<Listeners, RunError> {
     let options = ListenOptions {
         notsent_lowat: u32::try_from(config.notsent_lowat).ok(),
         user_timeout: Some(USER_TIMEOUT),
         ..ListenOptions::default()
     };
+    if !inherited.is_empty() {
+        for listener in &inherited {
+            adopt(listener, &options).map_err(|error| RunError(error.to_string()))?;
+        }
+        let dealt = deal(inherited, shards).map_err(RunError)?;
+        tracing::info!("the supervisor's sockets are used, server.listen is not");
+        return Ok((dealt.by_shard, dealt.addresses));
+    }
     let mut by_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for address in &config.listen {
@@ -336,12 +363,13 @@ fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError>
     Ok((by_shard, addresses))
 }
 
-/// Descriptors cost nothing until they are used: a ring's table may hold as many as are allowed.
-fn raise_nofile() {
-    let limit = getrlimit(Resource::Nofile);
+/// Raises a limit as far as this user may. Descriptors cost nothing until they are used: a ring's
+/// table may hold as many as are allowed. Locked memory is what the rings themselves are.
+fn raise(resource: Resource) {
+    let limit = getrlimit(resource);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
+    if let Err(error) = setrlimit(resource, raised) {
+        tracing::warn!(?resource, %error, "a resource limit stays as it is");
     }
 }
 
@@ -405,6 +433,7 @@ mod tests {
         let files = said(Errno::MFILE);
         assert!(files.contains("LimitNOFILE") && !files.contains("MEMLOCK"), "{files}");
         assert!(said(Errno::NOMEM).contains("LimitMEMLOCK=infinity"));
-        assert!(!said(Errno::PERM).contains("LIMIT"));
+        let forbidden = said(Errno::PERM);
+        assert!(forbidden.contains("io_uring") && forbidden.contains("seccomp"), "{forbidden}");
     }
 }

@@ -18,7 +18,8 @@ use crate::counters::{self, Counter, Counters};
 use crate::host::Clock;
 use crate::http::refusal;
 use crate::probe::Footprint;
-use crate::shard::shared::Shared;
+use crate::shard::shared::{MemoryLeft, Neighbour, Shared};
+use crate::time::Now;
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -82,6 +83,20 @@ impl Overseer {
         self.stage.store(DRAINING, Ordering::Relaxed);
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == DRAINING
+    }
+
+    /// The moment, by the clock of the shards.
+    pub(super) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// All shards, in order.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.shared.neighbours.iter().map(std::ops::Deref::deref)
+    }
+
     /// A counter, summed over all shards.
     pub(super) fn sum(&self, counter: Counter) -> u64 {
         let shards = self.shared.neighbours.iter();
@@ -106,6 +121,7 @@ impl Overseer {
             DRAINING => Readiness::Draining,
             _ if self.lacks_broker() => Readiness::Broker,
             _ if self.shared.connections.load(Ordering::Relaxed) >= limit => Readiness::Full,
+            _ if self.shared.memory_left() != MemoryLeft::Enough => Readiness::Full,
             _ => Readiness::Ready,
         }
     }

@@ -8,12 +8,16 @@ mod boot;
 mod bridge;
 mod health;
 mod metrics;
+mod reserve;
 mod signals;
+mod supervision;
 mod watch;
 
 use std::fmt;
+use std::rc::Rc;
 
 use crate::config::{Loaded, Origin, Problem};
+use crate::systemd::{Supervisor, inherited_listeners};
 
 /// Files that the main thread opens before anything else: its runtime panics without.
 const FIRST_FILES: usize = 12;
@@ -50,12 +54,23 @@ pub fn check(loaded: &Loaded) -> Result<(), Problem> {
 /// # Errors
 /// What the box refused, with the remedy.
 pub fn run(loaded: Loaded) -> Result<(), RunError> {
+    let supervisor = Rc::new(Supervisor::from_env());
+    let outcome = serve(loaded, supervisor.clone());
+    if let Err(error) = &outcome {
+        // `systemctl status` shows it beside the exit code.
+        supervisor.status(&error.0);
+    }
+    outcome
+}
+
+fn serve(loaded: Loaded, supervisor: Rc<Supervisor>) -> Result<(), RunError> {
+    let inherited = inherited_listeners().map_err(RunError)?;
     // Signals are taken before a socket is open: who can connect can be told of the end.
     boot::afford(FIRST_FILES, "start")?;
     let served = boot::run_on_runtime(async move {
         let signals = signals::Signals::new()?;
-        let (started, admin) = boot::boot(&loaded).map_err(|error| error.0)?;
-        signals::watch_over(loaded, started, admin, signals).await
+        let (started, admin) = boot::boot(&loaded, inherited).map_err(|error| error.0)?;
+        signals::watch_over(loaded, started, admin, signals, supervisor).await
     });
     served.map_err(RunError)
 }

@@ -88,6 +88,11 @@ pub(super) struct Buffers {
     calm: u32,
 }
 
+/// Bytes of the ring of so many buffers; the kernel counts them as locked.
+pub(super) fn ring_bytes(count: u16) -> usize {
+    (usize::from(count) * size_of::<BufRingEntry>()).next_multiple_of(PAGE)
+}
+
 impl Buffers {
     /// Maps `count` buffers of `bytes` each and fills the ring of them, for strides of so many
     /// receives.
@@ -102,7 +107,7 @@ impl Buffers {
         assert!(bytes > 0 && u32::try_from(bytes).is_ok(), "a buffer of {bytes} bytes");
         let entries = usize::from(count);
         let mut buffers = Self {
-            ring: Map::new((entries * size_of::<BufRingEntry>()).next_multiple_of(PAGE))?,
+            ring: Map::new(ring_bytes(count))?,
             memory: Map::new(entries * bytes)?,
             bytes,
             count,

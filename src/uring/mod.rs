@@ -63,6 +63,12 @@ pub const ENTERS_MAX: usize = 64;
 /// How long a ring that is dropped waits for its departures.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Bytes that the smallest ring with so many receive buffers (a power of two) locks.
+#[must_use]
+pub fn ring_bytes_least(buffers: u16) -> usize {
+    ring::ring_bytes_least() + buffers::ring_bytes(buffers)
+}
+
 /// What a shard's ring is made of.
 #[derive(Debug)]
 pub struct Setup {

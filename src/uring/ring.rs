@@ -65,6 +65,11 @@ pub(super) fn ring_bytes(sq: u32, cq: u32) -> usize {
         + (HEADER + cq as usize * COMPLETION).next_multiple_of(PAGE)
 }
 
+/// Bytes that the smallest ring locks, without the ring of its buffers.
+pub(super) fn ring_bytes_least() -> usize {
+    ring_bytes(SQ_ENTRIES_MIN, CQ_ENTRIES_MIN)
+}
+
 /// The sizes to try, one after the other.
 fn sizes(entries_max: u32, ring_bytes_max: usize) -> impl Iterator<Item = (u32, u32)> {
     let ratio = std::iter::successors(Some(entries_max), |sq| Some(sq / 2))
