@@ -48,3 +48,4 @@ pub mod config;
 pub mod probe;
 pub mod server;
 pub mod systemd;
+pub mod tune;

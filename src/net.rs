@@ -11,11 +11,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::remedy::remedy;
+
+/// How long an address may stay taken before that is an error: the sockets of a server that was
+/// killed are closed after its end, when the kernel has taken its rings apart.
+const TAKEN_FOR: Duration = Duration::from_millis(500);
+/// Pause before a taken address is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// What listening sockets, and the connections accepted from them, are set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +43,18 @@ impl Default for ListenOptions {
     }
 }
 
-/// Opens one listening socket. See [`listen_all`].
+/// Opens one listening socket. See [`listen_all`]. An address that somebody listens on is waited
+/// for, half a second.
 ///
 /// # Errors
 /// See [`listen_all`].
 pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
-    let opened = claim(address).and_then(|()| open(address, options));
+    let until = Instant::now() + TAKEN_FOR;
+    let wait = || {
+        pause();
+        Instant::now() < until
+    };
+    let opened = while_taken(|| claim(address).and_then(|()| open(address, options)), wait);
     opened.map_err(|error| explain(address, options.flag, error))
 }
 
@@ -95,6 +107,24 @@ fn inherit(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
         socket.set_tcp_notsent_lowat(bytes)?;
     }
     socket.set_tcp_user_timeout(options.user_timeout)
+}
+
+#[expect(clippy::disallowed_methods, reason = "no shard runs before the sockets are there")]
+fn pause() {
+    std::thread::sleep(TRY_AGAIN);
+}
+
+/// Tries again while somebody has the address and `wait` says so.
+fn while_taken<T>(
+    mut attempt: impl FnMut() -> io::Result<T>,
+    mut wait: impl FnMut() -> bool,
+) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && wait() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Fails where anybody listens already. `SO_REUSEPORT` alone would let a second process of the
@@ -174,6 +204,27 @@ mod tests {
         let said = error.to_string();
         assert!(said.contains("another process listens") && said.contains("--listen"), "{said}");
         assert!(said.contains(&first.local_addr().unwrap().to_string()), "{said}");
+    }
+
+    #[test]
+    fn a_port_that_is_given_up_meanwhile_is_had() {
+        let mut holder = Some(listen(anywhere(), &ListenOptions::default()).unwrap());
+        let address = holder.as_ref().unwrap().local_addr().unwrap();
+        let mut waits = 0;
+        let wait = || {
+            waits += 1;
+            drop(holder.take());
+            waits < 3
+        };
+        while_taken(|| claim(address), wait).unwrap();
+        assert_eq!(waits, 1);
+    }
+
+    #[test]
+    fn only_a_taken_port_is_waited_for() {
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 1));
+        let error = while_taken(|| claim(elsewhere), || unreachable!("it will never be ours"));
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 
     #[test]

@@ -46,7 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("control", &["proxy", "http"]),
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
     ("config", &["proxy", "bridge"]),
-    ("probe", &[]),
+    ("probe", &["uring"]),
     ("systemd", &[]),
     ("broker", &["ws", "room", "bridge", "mesh", "config"]),
     (
@@ -57,8 +57,9 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["uring", "ws", "probe"]),
+    ("tune", &["uring", "config", "probe", "bench"]),
     ("log", &[]),
-    ("cli", &["config", "probe", "server", "bench", "log"]),
+    ("cli", &["config", "probe", "server", "bench", "tune", "log"]),
     ("main", &["cli"]),
 ];
 
@@ -95,12 +96,15 @@ const CRATES: &[(&str, &[&str])] = &[
     ("redis", &["broker"]),
     (
         "rustix",
-        &["io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench"],
+        &[
+            "io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
+            "tune",
+        ],
     ),
     ("rustls", &["broker"]),
     ("sd-notify", &["systemd"]),
     ("serde", &["protocol", "control", "config"]),
-    ("serde_json", &["protocol", "control", "config", "bench"]),
+    ("serde_json", &["protocol", "control", "config", "probe", "bench", "tune"]),
     ("sha2", &["control"]),
     ("simdutf8", &["ws"]),
     ("socket2", &["net", "bench"]),

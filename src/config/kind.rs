@@ -48,6 +48,8 @@ pub enum Kind {
     CountOr(&'static str, usize, usize, fn(&mut Config, Option<usize>)),
     /// Bytes.
     Bytes(usize, usize, fn(&mut Config, usize)),
+    /// Bytes, or a word for "no number".
+    BytesOr(&'static str, usize, usize, fn(&mut Config, Option<usize>)),
     /// A time.
     Time(Duration, Duration, fn(&mut Config, Duration)),
     /// `true` or `false`.
@@ -332,18 +334,19 @@ impl Kind {
                 Ok(number.to_string())
             }
             Self::CountOr(word, least, most, set) => {
-                if given.text().is_some_and(|text| text.trim() == *word) {
-                    set(config, None);
-                    return Ok(quoted(word));
-                }
-                let number = count(given, *least, *most)?;
-                set(config, Some(number));
-                Ok(number.to_string())
+                let number = unless_word(word, given, |given| count(given, *least, *most))?;
+                set(config, number);
+                Ok(number.map_or_else(|| quoted(word), |number| number.to_string()))
             }
             Self::Bytes(least, most, set) => {
                 let number = bytes(given, *least, *most)?;
                 set(config, number);
                 Ok(quoted(&show_bytes(number)))
+            }
+            Self::BytesOr(word, least, most, set) => {
+                let number = unless_word(word, given, |given| bytes(given, *least, *most))?;
+                set(config, number);
+                Ok(quoted(&number.map_or_else(|| (*word).to_owned(), show_bytes)))
             }
             Self::Time(least, most, set) => {
                 let time = time(given, *least, *most)?;
@@ -397,6 +400,10 @@ impl Kind {
             Self::Bytes(least, most, _) => {
                 format!("a size from {} to {}", show_bytes(*least), show_bytes(*most))
             }
+            Self::BytesOr(word, least, most, _) => {
+                let (least, most) = (show_bytes(*least), show_bytes(*most));
+                format!("\"{word}\" or a size from {least} to {most}")
+            }
             Self::Time(least, most, _) => {
                 format!("a time from {} to {}", show_time(*least), show_time(*most))
             }
@@ -433,6 +440,18 @@ impl Kind {
             _ => spelled.to_owned(),
         }
     }
+}
+
+/// A number, unless the value is the word for none.
+fn unless_word<'a>(
+    word: &str,
+    given: Given<'a>,
+    read: impl Fn(Given<'a>) -> Result<usize, Fault>,
+) -> Result<Option<usize>, Fault> {
+    if given.text().is_some_and(|text| text.trim() == word) {
+        return Ok(None);
+    }
+    read(given).map(Some)
 }
 
 fn read_word(words: &[Word], given: Given<'_>, config: &mut Config) -> Result<String, Fault> {

@@ -29,7 +29,7 @@ pub use show::{DEFAULT_TOML, default_toml, markdown};
 pub use url::{Broker, BrokerUrl, shown as shown_url};
 
 use crate::bridge::{Delivery, Overflow};
-use crate::limits::Limits;
+use crate::limits::{Limits, RingUse};
 use crate::proxy::Network;
 
 /// A number, or "work it out from the box".
@@ -155,6 +155,8 @@ pub struct Config {
     /// `limits.connections_max`. With `Auto`, `limits.connections_max` is only a ceiling, and who
     /// starts the server sets it from `probe::Capacity`.
     pub connections_max: Amount,
+    /// Section `ring`.
+    pub ring: RingUse,
     /// What SIGHUP may change.
     pub limits: Limits,
 }
@@ -186,6 +188,7 @@ impl Config {
             broker_queue_bytes: 0,
             static_dir: None,
             connections_max: Amount::Auto,
+            ring: RingUse::default(),
             limits: Limits::default(),
         }
     }

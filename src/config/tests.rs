@@ -33,6 +33,7 @@ fn variables(pairs: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
 #[test]
 fn the_tables_defaults_are_the_limits_defaults() {
     assert_eq!(Config::default().limits, Limits::default());
+    assert_eq!(Config::default().ring, RingUse::default());
 }
 
 /// A value that the key takes and that is not its default.
@@ -41,7 +42,7 @@ fn another(key: &Key) -> String {
         Kind::Addresses(_) | Kind::Address(_) => "127.0.0.3:3".into(),
         Kind::Networks(_) => "127.0.0.3".into(),
         Kind::Count(_, most, _) | Kind::CountOr(_, _, most, _) => most.to_string(),
-        Kind::Bytes(_, most, _) => most.to_string(),
+        Kind::Bytes(_, most, _) | Kind::BytesOr(_, _, most, _) => most.to_string(),
         Kind::Time(_, most, _) => unit::show_time(*most),
         Kind::Flag(_) => (key.default != "true").to_string(),
         Kind::Words(words) => {
@@ -336,6 +337,14 @@ static CLASHES: &[Clash] = &[
     Clash(&[("server.mesh_bytes", "64KiB")], "server.mesh_bytes", "rooms.tick_bytes"),
     Clash(&[("client.message_bytes", "8MiB")], "client.message_bytes", "server.mesh_bytes"),
     Clash(&[("server.proxy_protocol", "true")], "server.proxy_protocol", "server.trusted_proxies"),
+    Clash(&[("ring.entries", "3000")], "ring.entries", "ring.entries"),
+    Clash(&[("ring.stride", "4096")], "ring.stride", "ring.entries"),
+    Clash(&[("ring.entries", "256"), ("ring.stride", "200")], "ring.entries", "ring.stride"),
+    Clash(
+        &[("ring.buffers", "32768"), ("ring.buffer_bytes", "64KiB")],
+        "ring.buffer_bytes",
+        "ring.buffers",
+    ),
     Clash(&[("admin.listen", "0.0.0.0:8001")], "admin.listen", "admin.key"),
     Clash(&[("admin.listen", "0.0.0.0:1"), ("admin.key", "short")], "admin.key", "admin.listen"),
     Clash(&[("admin.listen", "127.0.0.1:8000")], "admin.listen", "server.listen"),
@@ -400,6 +409,8 @@ fn combinations_that_can_be_are_not_refused() {
         &[("limits.queue_bytes", "2MiB"), ("echo.enabled", "false")],
         &[("server.listen", "127.0.0.1:0"), ("admin.listen", "127.0.0.1:0")],
         &[("server.listen", "127.0.0.1:9"), ("admin.listen", "127.0.0.2:9")],
+        &[("ring.entries", "256"), ("ring.stride", "128")],
+        &[("ring.buffers", "1024"), ("ring.buffer_bytes", "1MiB")],
         &[("admin.listen", "0.0.0.0:9"), ("admin.key", "longenough")],
         &[("admin.listen", "[::ffff:127.0.0.1]:9")],
         &[("server.proxy_protocol", "true"), ("server.trusted_proxies", "10.0.0.7")],

@@ -24,6 +24,7 @@ mod connection;
 pub mod files;
 mod gate;
 pub mod health;
+pub mod metrics;
 pub mod public;
 mod refusal;
 mod wire;

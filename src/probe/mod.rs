@@ -6,13 +6,15 @@
 //! Never: changes anything, or fails where a file is missing: what cannot be read does not bind.
 
 pub mod capacity;
+mod footprint;
 mod memory;
 
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-pub use capacity::{Bound, Capacity, DoesNotFit, shards_for};
+pub use capacity::{Bound, Capacity, Clients, DoesNotFit, memory_reserve, shards_for};
+pub use footprint::Footprint;
 pub use memory::Memory;
 
 /// The oldest kernel that this data plane runs on: 6.8 brought `FIXED_FD_INSTALL`.
@@ -27,6 +29,11 @@ pub struct ResourceLimit {
     pub hard: u64,
 }
 
+/// Linux 6.14 counts rings as locked memory.
+const CHARGES_SINCE: (u32, u32) = (6, 14);
+/// The capability (`linux/capability.h`) whose owner is not charged for locked memory.
+const CAP_IPC_LOCK: u32 = 14;
+
 /// What this box has and allows, at the moment of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -36,6 +43,9 @@ pub struct Facts {
     pub nofile: ResourceLimit,
     /// RLIMIT_MEMLOCK in bytes: what rings are charged to, per user.
     pub memlock: ResourceLimit,
+    /// Whether rings are charged to RLIMIT_MEMLOCK at all: not those of root (CAP_IPC_LOCK), and
+    /// not before Linux 6.14.
+    pub is_charged: bool,
     /// Memory that a connection could still take.
     pub memory: Memory,
     /// Low, pressure and high mark of `net.ipv4.tcp_mem`, in pages.
@@ -54,11 +64,46 @@ impl Facts {
             cpus: cpus(),
             nofile: limit(Resource::Nofile),
             memlock: limit(Resource::Memlock),
+            is_charged: charges_rings(&release()) && !may_lock_all(proc),
             memory: Memory::read(proc, Path::new("/sys/fs/cgroup")),
             tcp_mem: text(&sys.join("net/ipv4/tcp_mem")).and_then(|text| tcp_mem(&text)),
             files: text(&sys.join("fs/file-nr")).and_then(|text| files(&text)),
         }
     }
+
+    /// The same as a server of an ordinary user would find it, which raises its limits as far as it
+    /// may: for a reckoning before there is one, even by root.
+    #[must_use]
+    pub fn as_service(mut self) -> Self {
+        let nr_open = text(Path::new("/proc/sys/fs/nr_open"));
+        let nr_open = nr_open.and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
+        // The kernel refuses to set a limit whose hard part is beyond it.
+        if self.nofile.hard <= nr_open {
+            self.nofile.soft = self.nofile.hard;
+        }
+        self.memlock.soft = self.memlock.hard;
+        self.is_charged = charges_rings(&release());
+        self
+    }
+}
+
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Whether this kernel counts a ring as locked memory.
+fn charges_rings(release: &str) -> bool {
+    version(release) >= CHARGES_SINCE
+}
+
+/// Whether this process has CAP_IPC_LOCK over the whole box, and not only in a user namespace.
+fn may_lock_all(proc: &Path) -> bool {
+    let status = text(&proc.join("self/status")).unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let users = text(&proc.join("self/uid_map")).unwrap_or_default();
+    let is_first = users.split_whitespace().eq(["0", "0", "4294967295"]);
+    is_first && effective.is_some_and(|bits| bits >> CAP_IPC_LOCK & 1 == 1)
 }
 
 /// CPUs of the affinity mask, ascending; never empty.
@@ -86,14 +131,17 @@ fn limit(resource: Resource) -> ResourceLimit {
 /// # Errors
 /// One sentence for the operator.
 pub fn check_kernel() -> Result<(), String> {
-    let uname = rustix::system::uname();
-    check_release(&uname.release().to_string_lossy())
+    check_release(&release())
+}
+
+/// The first two numbers of a release.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn check_release(release: &str) -> Result<(), String> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= KERNEL_LEAST {
+    if version(release) >= KERNEL_LEAST {
         return Ok(());
     }
     let (major, minor) = KERNEL_LEAST;
@@ -148,6 +196,41 @@ mod tests {
             assert!(sentence.contains("6.8") && sentence.contains(old), "{sentence}");
             assert_eq!(sentence.lines().count(), 1);
         }
+    }
+
+    #[test]
+    fn who_is_charged_for_rings_depends_on_the_kernel_and_on_capabilities() {
+        assert!(charges_rings("6.14.0") && charges_rings("7.1"));
+        assert!(!charges_rings("6.13.9") && !charges_rings("6.8"));
+        let may = |effective: &str, users: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let own = folder.path().join("self");
+            std::fs::create_dir(&own).unwrap();
+            let status = format!("Name:\tx\nCapEff:\t{effective}\n");
+            std::fs::write(own.join("status"), status).unwrap();
+            std::fs::write(own.join("uid_map"), users).unwrap();
+            may_lock_all(folder.path())
+        };
+        let all = "         0          0 4294967295\n";
+        assert!(may("000001ffffffffff", all) && may("0000000000004000", all));
+        assert!(!may("0000000000000000", all) && !may("000001ffffffbfff", all));
+        assert!(!may("000001ffffffffff", "0 100000 65536\n"), "root of a user namespace only");
+    }
+
+    #[test]
+    fn a_service_raises_what_it_may_and_is_charged_whoever_asks() {
+        let facts = Facts {
+            nofile: ResourceLimit { soft: 10, hard: 20 },
+            memlock: ResourceLimit { soft: 30, hard: 40 },
+            is_charged: false,
+            ..Facts::read()
+        };
+        let service = facts.clone().as_service();
+        assert_eq!((service.nofile.soft, service.memlock.soft), (20, 40));
+        assert_eq!(service.is_charged, charges_rings(&release()));
+        let beyond = ResourceLimit { soft: 10, hard: u64::MAX };
+        let service = Facts { nofile: beyond, ..facts }.as_service();
+        assert_eq!(service.nofile.soft, 10, "more than fs.nr_open cannot be set");
     }
 
     #[test]

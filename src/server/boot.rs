@@ -29,10 +29,10 @@ use crate::control::public::{Site, router};
 use crate::control::{Bounds, Routes};
 use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
-use crate::limits::{BUFFER_BYTES, BUFFERS_MIN, BUFFERS_TOTAL, Limits};
+use crate::limits::{Limits, RingUse};
 use crate::mesh::Mesh;
 use crate::net::{ListenOptions, adopt, listen, listen_all};
-use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, shards_for};
+use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, memory_reserve, shards_for};
 use crate::proxy::Front;
 use crate::remedy::remedy;
 use crate::shard::shared::Shared;
@@ -48,8 +48,6 @@ const RUNTIME_ENTRIES: u32 = 64;
 const RUNTIME_RING_BYTES: usize = 64 << 10;
 /// Files that a server needs beside what its shards have: requests of plain HTTP, pages, the admin.
 const SPARE_FILES: usize = 8;
-/// Most that one shard's ring may use: 4096 entries and eight times as many completions.
-const RING_BYTES_MAX: usize = 1 << 20;
 
 /// A server whose shards run.
 pub(super) struct Started {
@@ -95,6 +93,7 @@ struct RingSizes {
     table_slots: u32,
     buffers: u16,
     ring_bytes_max: usize,
+    how: RingUse,
 }
 
 /// Starts everything; with it, the admin listener, which nobody serves yet.
@@ -106,18 +105,19 @@ pub(super) fn boot(
 ) -> Result<(Started, tokio::net::TcpListener), RunError> {
     check_kernel().map_err(RunError)?;
     abort_on_panic();
-    raise_nofile();
+    raise(Resource::Nofile);
+    raise(Resource::Memlock);
     let config = &loaded.config;
     bridge::check(config)?;
     let facts = Facts::read();
     let wanted = config.connections_max.number();
-    let shards = shards_for(config.shards.number(), facts.cpus.len(), facts.nofile.soft, wanted)
+    let shards = shards_for(&facts, config.shards.number(), wanted)
         .map_err(|error| RunError(error.to_string()))?;
     spare_memory(shards, facts.cpus.len());
-    let capacity = Capacity::of(&facts, shards);
+    let capacity = Capacity::of(&facts, shards, memory_reserve(&facts.memory, &config.limits));
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
-    let sizes = ring_sizes(&facts, shards);
+    let sizes = ring_sizes(&facts, shards, config.ring);
     let (listeners, addresses) = open_listeners(config, shards, inherited)?;
     let admin = open_admin(config)?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
@@ -166,7 +166,8 @@ pub(super) fn boot(
     afford(SPARE_FILES, "serve plain HTTP")?;
     overseer.set_ready();
     announce(loaded, &addresses, &admin, shards, &limits, bound);
-    let eventfds = kicks.into();
+    let eventfds: Arc<[OwnedFd]> = kicks.into();
+    tokio_uring::spawn(overseer.clone().keep_watch(eventfds.clone()));
     Ok((Started { shared, overseer, capacity, joined, eventfds, closing, ended }, admin))
 }
 
@@ -270,7 +271,10 @@ async fn run_shard(task: Task) -> Result<(), String> {
         listeners: task.listeners,
         table_slots: task.ring.table_slots,
         buffers: task.ring.buffers,
-        buffer_bytes: BUFFER_BYTES,
+        buffer_bytes: task.ring.how.buffer_bytes,
+        entries: u32::try_from(task.ring.how.entries).unwrap_or(u32::MAX),
+        stride: task.ring.how.stride,
+        send: task.ring.how.send,
         ring_bytes_max: task.ring.ring_bytes_max,
         defer_accept: true,
         enters_max: uring::ENTERS_MAX,
@@ -288,6 +292,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         limits: task.limits,
         placement: task.placement,
         bridge: task.bridge,
+        ring: task.ring.how,
         table_slots: task.ring.table_slots as usize,
         seed: fastrand::u64(..),
     };
@@ -299,17 +304,17 @@ async fn run_shard(task: Task) -> Result<(), String> {
     drive(Shard::new(io, setup), host).await.map_err(|error| error.to_string())
 }
 
-fn ring_sizes(facts: &Facts, shards: usize) -> RingSizes {
+fn ring_sizes(facts: &Facts, shards: usize, how: RingUse) -> RingSizes {
     let table_slots = capacity::table_slots(facts.nofile.soft);
-    let buffers = (BUFFERS_TOTAL / shards).max(BUFFERS_MIN).next_power_of_two();
     let memlock = usize::try_from(facts.memlock.soft).unwrap_or(usize::MAX);
     // Half is left for a second server of the same user; the runtimes' rings come first.
     let runtimes = (shards + 1) * RUNTIME_RING_BYTES;
     let share = (memlock / 2).saturating_sub(runtimes) / shards;
     RingSizes {
         table_slots: u32::try_from(table_slots).unwrap_or(u32::MAX),
-        buffers: u16::try_from(buffers).unwrap_or(1 << 15),
-        ring_bytes_max: share.min(RING_BYTES_MAX),
+        buffers: u16::try_from(how.buffers_of(shards)).unwrap_or(1 << 15),
+        ring_bytes_max: share,
+        how,
     }
 }
 
@@ -356,12 +361,13 @@ fn open_listeners(
     Ok((by_shard, addresses))
 }
 
-/// Descriptors cost nothing until they are used: a ring's table may hold as many as are allowed.
-fn raise_nofile() {
-    let limit = getrlimit(Resource::Nofile);
+/// Raises a limit as far as this user may. Descriptors cost nothing until they are used: a ring's
+/// table may hold as many as are allowed. Locked memory is what the rings themselves are.
+fn raise(resource: Resource) {
+    let limit = getrlimit(resource);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
+    if let Err(error) = setrlimit(resource, raised) {
+        tracing::warn!(?resource, %error, "a resource limit stays as it is");
     }
 }
 

@@ -7,13 +7,15 @@
 mod boot;
 mod bridge;
 mod health;
+mod metrics;
 mod signals;
 mod supervision;
+mod watch;
 
 use std::fmt;
 use std::rc::Rc;
 
-use crate::config::Loaded;
+use crate::config::{Loaded, Origin, Problem};
 use crate::systemd::{Supervisor, inherited_listeners};
 
 /// Files that the main thread opens before anything else: its runtime panics without.
@@ -27,6 +29,23 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The key whose engine [`check`] asks.
+const BROKER_URL: &str = "broker.url";
+
+/// What else is wrong with a configuration that was loaded: what only a broker's engine knows of
+/// its section. It opens no socket, and reads `broker.ca`.
+///
+/// # Errors
+/// The problem, at the place of `broker.url`.
+pub fn check(loaded: &Loaded) -> Result<(), Problem> {
+    bridge::check(&loaded.config).map_err(|error| {
+        let mut settings = loaded.settings();
+        let url = settings.find(|(key, ..)| key.name == BROKER_URL);
+        let origin = url.map_or(Origin::Default, |(_, _, origin)| origin.clone());
+        Problem { origin, key: Some(BROKER_URL.to_owned()), text: error.0 }
+    })
 }
 
 /// Serves until told to stop.

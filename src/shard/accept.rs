@@ -36,7 +36,9 @@ impl<I: Io> Shard<I> {
     pub(super) fn accepted(&mut self, slot: u32) {
         let state = &mut self.state;
         state.count(Counter::accepted);
-        let id = state.conns.insert(slot, Conn::new(state.wheel.tick_at(state.now)));
+        let mut conn = Conn::new(state.wheel.tick_at(state.now));
+        conn.cold().accepted = Some(state.meter.began);
+        let id = state.conns.insert(slot, conn);
         let due = state.now.after(state.limits.handshake_timeout);
         state.wheel.set(&mut state.conns, id.slot, due);
         if state.drain.is_some() {
@@ -87,7 +89,11 @@ impl<I: Io> Shard<I> {
             // Accepting again at once would spin.
             state.accepting = false;
             state.accept_after = state.now.after(ACCEPT_PAUSE);
-            state.count(Counter::accept_paused);
+            let is_files = matches!(error, Errno::NFILE | Errno::MFILE);
+            state.count(match is_files {
+                true => Counter::accept_paused_files,
+                false => Counter::accept_paused_memory,
+            });
         } else {
             self.io.accept();
         }
