@@ -262,17 +262,16 @@ impl Upgrades for Doorman {
             let retry = fastrand::u32(1..=10);
             return Err(Refusal::for_now(RefusalKind::TooManyConnections, message, retry));
         }
-        let full = |message: &'static str| {
+        let no_place = |kind: RefusalKind, message: &'static str| {
             self.shared.leave(origin);
-            Refusal::for_now(RefusalKind::Full, message, fastrand::u32(1..=10))
+            Refusal::for_now(kind, message, fastrand::u32(1..=10))
         };
         if !self.has_slot() {
-            return Err(full("the shard's table of sockets is full; try again later"));
+            let message = "the shard's table of sockets is full; try again later";
+            return Err(no_place(RefusalKind::Full, message));
         }
-        if !self.shared.admit(limits.connections_max) {
-            return Err(full(
-                "the server holds as many connections as limits.connections_max allows",
-            ));
+        if let Err((kind, message)) = self.shared.admit(limits.connections_max) {
+            return Err(no_place(kind, message));
         }
         let response = accept_response(&upgrade.key, upgrade.protocol.map(Protocol::as_str));
         let mut pending = self.lobby.pending.borrow_mut();

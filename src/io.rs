@@ -178,6 +178,10 @@ pub enum Completion {
 pub trait Io {
     /// Starts accepting. Ends with [`Completion::AcceptStopped`].
     fn accept(&mut self);
+    /// Sees to it that at each listener so many connections are accepted, those included that an
+    /// earlier call has asked for and that have not come; then no more are. An error, reported as
+    /// [`Completion::AcceptStopped`], has used up one. Not while [`Io::accept`] goes on.
+    fn accept_some(&mut self, count: usize);
     /// Asks accepting to stop. What was accepted before is still reported.
     fn stop_accepting(&mut self);
     /// Asks for the peer's address.

@@ -16,6 +16,9 @@ pub const BUFFERS_BYTES_MAX: usize = 1 << 30;
 pub const RING_ENTRIES_MIN: usize = 256;
 /// Entries of the largest: with eight completions an entry, the kernel's bound of 65536 of these.
 pub const RING_ENTRIES_MAX: usize = 8192;
+/// Connections that a shard lets in a turn while more are waiting than that: about a millisecond
+/// of work, in which rooms wait.
+pub const ACCEPT_STRIDE: usize = 64;
 /// Segments that one SENDMSG carries; the kernel's `UIO_MAXIOV` is 1024.
 pub const SEND_SEGMENTS_MAX: usize = 64;
 /// What one queued piece of payload costs beside its bytes: a place in the queue, a count, two

@@ -83,6 +83,24 @@ pub fn listen_all(
     Ok(listeners)
 }
 
+#[expect(clippy::disallowed_methods, reason = "no shard runs before the sockets are there")]
+fn pause() {
+    std::thread::sleep(TRY_AGAIN);
+}
+
+/// Tries again while somebody has the address and `wait` says so.
+fn while_taken<T>(
+    mut attempt: impl FnMut() -> io::Result<T>,
+    mut wait: impl FnMut() -> bool,
+) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && wait() => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Prepares a listening socket that a supervisor opened: what its unit cannot set is set here, and
 /// holds for connections from now on. Whoever waited to be accepted before has the box's defaults.
 ///
@@ -107,24 +125,6 @@ fn inherit(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
         socket.set_tcp_notsent_lowat(bytes)?;
     }
     socket.set_tcp_user_timeout(options.user_timeout)
-}
-
-#[expect(clippy::disallowed_methods, reason = "no shard runs before the sockets are there")]
-fn pause() {
-    std::thread::sleep(TRY_AGAIN);
-}
-
-/// Tries again while somebody has the address and `wait` says so.
-fn while_taken<T>(
-    mut attempt: impl FnMut() -> io::Result<T>,
-    mut wait: impl FnMut() -> bool,
-) -> io::Result<T> {
-    loop {
-        match attempt() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && wait() => {}
-            outcome => return outcome,
-        }
-    }
 }
 
 /// Fails where anybody listens already. `SO_REUSEPORT` alone would let a second process of the
@@ -260,6 +260,7 @@ mod tests {
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 12_345);
         assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
     }
+
     #[test]
     fn a_socket_that_others_opened_is_set_as_ours_are() {
         let options = ListenOptions {

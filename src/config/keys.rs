@@ -432,6 +432,12 @@ pub static KEYS: &[Key] = &[
         "Bytes that may wait there, each way; then broker.overflow says what happens.",
     ),
     restart(
+        "metrics.statsd",
+        "none",
+        Kind::Target(|c, v| c.metrics_statsd = v),
+        "StatsD server that is sent every metric by UDP, each ten seconds; none: nobody.",
+    ),
+    restart(
         "static.dir",
         "none",
         Kind::Folder(|c, v| c.static_dir = v),

@@ -150,6 +150,8 @@ pub struct Config {
     pub broker_queue_messages: usize,
     /// `broker.queue_bytes`: bytes in one such lane.
     pub broker_queue_bytes: usize,
+    /// `metrics.statsd`: `HOST:PORT`, not looked up yet.
+    pub metrics_statsd: Option<String>,
     /// `static.dir`: `None` serves what is built in.
     pub static_dir: Option<PathBuf>,
     /// `limits.connections_max`. With `Auto`, `limits.connections_max` is only a ceiling, and who
@@ -186,6 +188,7 @@ impl Config {
             broker_ca: None,
             broker_queue_messages: 0,
             broker_queue_bytes: 0,
+            metrics_statsd: None,
             static_dir: None,
             connections_max: Amount::Auto,
             ring: RingUse::default(),

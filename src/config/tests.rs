@@ -52,6 +52,7 @@ fn another(key: &Key) -> String {
         Kind::Secret(_) | Kind::Name(_) => "elsewhere".into(),
         Kind::File(_) | Kind::Folder(_) => "elsewhere".into(),
         Kind::Broker(_) => "redis://127.0.0.1:6379".into(),
+        Kind::Target(_) => "metrics.lan:8125".into(),
     }
 }
 
@@ -443,6 +444,32 @@ fn proxies_are_networks_and_what_is_none_says_what_to_write() {
     ] {
         let problems = set(&[("server.trusted_proxies", bad)]).expect_err(bad);
         assert!(problems[0].contains(said), "{bad}: {problems:?}");
+    }
+}
+
+#[test]
+fn where_to_send_is_a_host_and_a_port_and_what_is_not_says_what_to_write() {
+    for right in ["none", "127.0.0.1:8125", "[::1]:8125", "statsd.lan:9125", "a_b-c:1"] {
+        let loaded = set(&[("metrics.statsd", right)]).expect(right);
+        let target = loaded.config.metrics_statsd;
+        assert_eq!(target.as_deref(), Some(right).filter(|text| *text != "none"));
+    }
+    for (wrong, said) in [
+        ("", "it takes \"none\" or a \"HOST:PORT\""),
+        ("8125", "write \"127.0.0.1:8125\""),
+        ("statsd.lan", "write \"statsd.lan:8125\""),
+        ("[::1]", "write \"[::1]:8125\""),
+        ("::1:8125", "(no host)"),
+        (":8125", "(no host)"),
+        ("statsd.lan:", "(a port that is no number from 1 to 65535)"),
+        ("statsd.lan:0", "(a port that is no number from 1 to 65535)"),
+        ("statsd.lan:70000", "(a port that is no number from 1 to 65535)"),
+        ("stats d:8125", "(a host that is no name and no address)"),
+        ("udp://statsd.lan:8125", "write \"statsd.lan:8125\""),
+    ] {
+        let problems = set(&[("metrics.statsd", wrong)]).expect_err(wrong);
+        assert!(problems[0].starts_with("--set: metrics.statsd: "), "{problems:?}");
+        assert!(problems[0].contains(said), "{wrong}: {problems:?}");
     }
 }
 

@@ -171,7 +171,8 @@ impl BrokerUrl {
     }
 }
 
-fn host(text: &str) -> Result<(), &'static str> {
+/// `HOST` or `HOST:PORT`.
+pub(super) fn host(text: &str) -> Result<(), &'static str> {
     let (host, port) = match text.rfind(']') {
         // An IPv6 address has colons of its own.
         Some(end) => (&text[..=end], text[end + 1..].strip_prefix(':')),

@@ -235,6 +235,8 @@ pub struct Capacity {
     /// (`net.ipv4.tcp_mem`, third number; a page each). Nobody is refused for it: beyond this a
     /// message to everybody at once stalls.
     pub tcp_mem: usize,
+    /// Bytes of memory that were available when the facts were read.
+    pub available: u64,
 }
 
 impl Capacity {
@@ -245,21 +247,30 @@ impl Capacity {
         let each = table_connections(facts.nofile.soft);
         let locked = shards_locked(facts);
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let fill = facts.memory.available().saturating_sub(reserve.saturating_add(SERVER_BYTES));
         let own = shards.saturating_mul(SHARD_FILES);
         let files = facts.files.map_or(usize::MAX, |files| number(files).saturating_sub(own));
-        Self {
+        let capacity = Self {
             tables: shards.saturating_mul(each),
             memlock: match locked < SHARDS_MAX {
                 true => locked.saturating_mul(each),
                 false => usize::MAX,
             },
-            memory: number(fill / CONNECTION_BYTES),
-            memory_here: number(fill / PAIR_BYTES),
+            memory: 0,
+            memory_here: 0,
             files,
             files_here: facts.files.map_or(usize::MAX, |_| files / 2),
             tcp_mem: facts.tcp_mem.map_or(usize::MAX, |[.., most]| number(most)),
-        }
+            available: facts.memory.available(),
+        };
+        capacity.keeping(reserve)
+    }
+
+    /// The same with another number of bytes kept back.
+    #[must_use]
+    pub fn keeping(self, reserve: u64) -> Self {
+        let fill = self.available.saturating_sub(reserve.saturating_add(SERVER_BYTES));
+        let holds = |each: u64| usize::try_from(fill / each).unwrap_or(usize::MAX);
+        Self { memory: holds(CONNECTION_BYTES), memory_here: holds(PAIR_BYTES), ..self }
     }
 
     /// Each part that may bind, with the connections that it holds.

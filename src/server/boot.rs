@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use super::RunError;
 use super::bridge::{self, Joined};
 use super::health::Overseer;
+use super::reserve;
 use crate::bridge::Bridge;
 use crate::config::{Config, Loaded, Placement as ConfigPlacement};
 use crate::control::files::Files;
@@ -161,6 +162,7 @@ pub(super) fn boot(
     drop(ready);
     introduce(&readies, &mailers)?;
     afford(SPARE_FILES, "serve plain HTTP")?;
+    tokio_uring::spawn(reserve::watch(shared.clone(), clock));
     overseer.set_ready();
     announce(loaded, &addresses, &admin, shards, &limits, bound);
     let eventfds: Arc<[OwnedFd]> = kicks.into();

@@ -18,7 +18,7 @@ use crate::counters::{self, Counter, Counters};
 use crate::host::Clock;
 use crate::http::refusal;
 use crate::probe::Footprint;
-use crate::shard::shared::Shared;
+use crate::shard::shared::{MemoryLeft, Shared};
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -110,6 +110,7 @@ impl Overseer {
             DRAINING => Readiness::Draining,
             _ if self.lacks_broker() => Readiness::Broker,
             _ if self.shared.connections.load(Ordering::Relaxed) >= limit => Readiness::Full,
+            _ if self.shared.memory_left() != MemoryLeft::Enough => Readiness::Full,
             _ => Readiness::Ready,
         }
     }

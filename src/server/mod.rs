@@ -8,6 +8,7 @@ mod boot;
 mod bridge;
 mod health;
 mod metrics;
+mod reserve;
 mod signals;
 mod supervision;
 mod watch;

@@ -1,4 +1,4 @@
-//! The main thread: signals, the admin listener, the shutdown's clock.
+//! The main thread: signals, the admin listener, StatsD, the shutdown's clock.
 //!
 //! In:    SIGTERM, SIGINT, SIGHUP; shards that have ended.
 //! Out:   orders to shards; what the supervisor is to know; the end of the process.
@@ -16,10 +16,11 @@ use tokio::time::{Instant, sleep_until};
 use super::boot::Started;
 use super::supervision::{in_brief, ping, tell_status};
 use crate::config::Loaded;
-use crate::control::admin;
+use crate::control::{admin, statsd};
 use crate::counters::Counter;
 use crate::id::ShardId;
 use crate::limits::Limits;
+use crate::probe::{Memory, memory_reserve};
 use crate::shard::shared::{Farewell, Order};
 use crate::systemd::Supervisor;
 
@@ -77,6 +78,10 @@ pub(super) async fn watch_over(
     let key = loaded.config.admin_key.as_ref().map(crate::config::Secret::expose);
     let routes = admin::router(started.overseer.clone(), key);
     let (admin_over, admin_closes) = tokio::sync::watch::channel(false);
+    let statsd = loaded.config.metrics_statsd.clone().map(|target| {
+        let closes = admin_over.subscribe();
+        tokio_uring::spawn(statsd::report(target, started.overseer.clone(), closes))
+    });
     let admin = tokio_uring::spawn(admin::serve(listener, routes, admin_closes));
     supervise(&supervisor, &started);
     let farewell = loop {
@@ -105,6 +110,10 @@ pub(super) async fn watch_over(
         }
     }
     let _closing = admin_over.send(true);
+    if let Some(statsd) = statsd {
+        // It tells what has happened since its last report, which takes it no time.
+        let _told = statsd.await;
+    }
     admin.abort();
     outcome
 }
@@ -189,7 +198,9 @@ fn reload(loaded: &mut Loaded, started: &Started) -> Result<(), &'static str> {
     };
     let changed = Loaded::reload_differences(loaded, &fresh);
     let wanted = fresh.config.connections_max.number();
-    let (connections_max, bound) = started.capacity.admit(wanted);
+    let memory = Memory::now().unwrap_or_default();
+    let reserve = memory_reserve(&memory, &fresh.config.limits);
+    let (connections_max, bound) = started.capacity.keeping(reserve).admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..fresh.config.limits });
     started.shared.set_limits(limits.clone());
     order(started, &Order::Limits(limits));

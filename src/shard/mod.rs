@@ -17,6 +17,7 @@ pub mod closing;
 pub mod drain;
 pub mod echo;
 pub mod egress;
+pub mod gate;
 pub mod ingress;
 pub mod mailbox;
 pub mod members;
@@ -52,6 +53,7 @@ use crate::room::registry::Registry;
 use crate::time::Now;
 use drain::Drain;
 use echo::Echo;
+use gate::Gate;
 use meter::{LowWater, Meter};
 use shared::Shared;
 use spread::Saturation;
@@ -174,6 +176,7 @@ pub struct State {
     pub turned_away: Vec<TurnedAway>,
     pub(crate) drain: Option<Drain>,
     pub(crate) accepting: bool,
+    pub(crate) gate: Gate,
     /// Accepting has failed for want of descriptors or memory: not tried again before this.
     pub(crate) accept_after: Now,
     pub(crate) buffers: usize,
@@ -231,6 +234,7 @@ impl<I: Io> Shard<I> {
             turned_away: Vec::new(),
             drain: None,
             accepting: false,
+            gate: Gate::default(),
             accept_after: Now::default(),
             buffers: io.buffers_free(),
             saturation: Saturation::default(),

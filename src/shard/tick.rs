@@ -117,7 +117,7 @@ impl<I: Io> Shard<I> {
         neighbour.free_slots.store(free, Ordering::Relaxed);
         neighbour.moved_at.store(state.now.0, Ordering::Relaxed);
         self.note_vacancy();
-        self.resume_accepting();
+        self.look_after_gate();
     }
 
     /// A turn that fanned out to a large room waits a little, so that the next has more to join:
@@ -156,8 +156,7 @@ impl<I: Io> Shard<I> {
         let waits = !state.paused.is_empty() || state.mesh.waiting() > 0 || state.holds_mail();
         let waits = waits || state.owes_bridge() || state.held_inbound.is_some();
         let retry = waits.then(|| state.now.after(MAIL_RETRY));
-        let accept = (state.accept_after > state.now).then_some(state.accept_after);
-        for due in [summary, drain, retry, accept].into_iter().flatten() {
+        for due in [summary, drain, retry, state.gate_due()].into_iter().flatten() {
             until = Some(until.map_or(due, |until| until.min(due)));
         }
         Next::Sleep(until)

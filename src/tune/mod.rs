@@ -12,7 +12,21 @@
 use std::fmt;
 use std::time::Duration;
 
+pub mod bar;
+pub mod decide;
+pub mod diff;
+pub mod files;
+pub mod lock;
 pub mod measure;
+pub mod picture;
+pub mod provenance;
+pub mod quiet;
+pub mod report;
+pub mod run;
+pub mod sizes;
+pub mod statistics;
+pub mod sweep;
+pub mod write;
 
 pub use crate::bench::Fault;
 
@@ -134,3 +148,6 @@ pub struct Probes {
     /// Bytes of the server's own memory that it takes.
     pub user_bytes: Option<f64>,
 }
+
+#[cfg(test)]
+mod tests;

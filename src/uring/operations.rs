@@ -78,10 +78,27 @@ impl Io for UringIo {
         }
     }
 
+    fn accept_some(&mut self, count: usize) {
+        if self.listeners.is_empty() {
+            self.ledger.done.push_back(Completion::AcceptStopped { error: Errno::BADF });
+        }
+        for listener in 0..self.listeners.len() {
+            let (tag, more) = self.ledger.acceptings.arm_some(listener, count);
+            let fd = Fd(self.listeners[listener].as_raw_fd());
+            for _ in 0..more {
+                let entry = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                    .file_index(Some(DestinationSlot::auto_target()))
+                    .build();
+                self.push(&entry.user_data(tag.bits()));
+            }
+        }
+    }
+
     fn stop_accepting(&mut self) {
         for listener in 0..self.ledger.acceptings.len() {
             if let Some(tag) = self.ledger.acceptings.stop(listener) {
-                self.push_cancel(tag);
+                let every = CancelBuilder::user_data(tag.bits()).all();
+                self.push_housekeeping(opcode::AsyncCancel2::new(every).build());
             }
         }
     }

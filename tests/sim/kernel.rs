@@ -45,12 +45,20 @@ pub struct Ring {
     /// Receive buffers that can be handed out.
     pub pool: Vec<u16>,
     accepting: bool,
+    /// How many connections it accepts yet, where that is not left open.
+    permits: Option<usize>,
     /// Connections that wait to be accepted.
     pub backlog: VecDeque<SocketId>,
     /// Posted and not yet collected.
     pub posted: VecDeque<Entry>,
     /// Slots with task work to run.
     woken: BTreeSet<u32>,
+}
+
+impl Ring {
+    fn accepts(&self) -> bool {
+        self.accepting && self.permits != Some(0)
+    }
 }
 
 /// On its way between rings.
@@ -99,6 +107,7 @@ impl World {
             free: (0..u32::try_from(slots).expect("tables are small")).collect(),
             pool: (0..buffers).collect(),
             accepting: false,
+            permits: None,
             backlog: VecDeque::new(),
             posted: VecDeque::new(),
             woken: BTreeSet::new(),
@@ -198,7 +207,7 @@ impl World {
     /// Whether something would wake the shard.
     pub fn is_pending(&self, shard: usize) -> bool {
         let ring = &self.rings[shard];
-        let accepts = ring.accepting && !ring.backlog.is_empty();
+        let accepts = ring.accepts() && !ring.backlog.is_empty();
         !ring.posted.is_empty() || !ring.woken.is_empty() || accepts
     }
 
@@ -249,6 +258,17 @@ impl World {
             .posted
             .retain(|entry| !matches!(entry.completion, Completion::AcceptStopped { .. }));
         self.rings[shard].accepting = true;
+        self.rings[shard].permits = None;
+    }
+
+    /// Accepts so many, those included that it accepts already.
+    pub fn accept_some(&mut self, shard: usize, count: usize) {
+        let ring = &mut self.rings[shard];
+        let is_open = ring.accepting && ring.permits.is_none();
+        assert!(!is_open, "shard {shard} accepts some while it accepts all");
+        let before = ring.permits.filter(|_| ring.accepting).unwrap_or(0);
+        ring.permits = Some(before.max(count));
+        ring.accepting = true;
     }
 
     /// Stops accepting.
@@ -508,12 +528,14 @@ impl World {
         }
         let starves = (self.famine.0..self.famine.1).contains(&self.now);
         let ring = &mut self.rings[shard];
-        if starves && ring.accepting && !ring.backlog.is_empty() {
+        if starves && ring.accepts() && !ring.backlog.is_empty() {
             ring.accepting = false;
             self.post(shard, Completion::AcceptStopped { error: Errno::NFILE });
         }
-        while self.rings[shard].accepting && !self.chance(self.chaos.lulls) {
-            let Some(socket) = self.rings[shard].backlog.pop_front() else { break };
+        while self.rings[shard].accepts() && !self.chance(self.chaos.lulls) {
+            let ring = &mut self.rings[shard];
+            let Some(socket) = ring.backlog.pop_front() else { break };
+            ring.permits = ring.permits.map(|permits| permits - 1);
             self.accept_one(shard, socket);
         }
     }

@@ -266,6 +266,7 @@ impl Sim {
     /// Lets one shard, client or message do one thing; whether there was any.
     pub fn step(&mut self) -> bool {
         self.world.borrow_mut().tick();
+        self.host.shared.set_memory_left(self.plan.memory_left(self.now()));
         if self.random.u8(..) < 32 {
             self.world.borrow_mut().now += self.random.u64(0..3);
         }

@@ -30,6 +30,7 @@ const ACCEPTS_MAX: u32 = 30;
 #[derive(Debug)]
 enum Op {
     Accept,
+    AcceptSome(usize),
     StopAccepting,
     AskPeer(ConnId),
     Recv(ConnId, Patience),
@@ -198,6 +199,7 @@ impl SimIo {
         let mut world = self.world.borrow_mut();
         match op {
             Op::Accept => world.accept(me),
+            Op::AcceptSome(count) => world.accept_some(me, count),
             Op::StopAccepting => world.stop_accepting(me),
             Op::AskPeer(conn) => world.ask_peer(me, conn),
             Op::Recv(conn, patience) => world.recv(me, conn, patience),
@@ -303,6 +305,12 @@ impl Io for SimIo {
         self.accepted = if self.accepted.1 == now { (self.accepted.0 + 1, now) } else { (1, now) };
         assert!(self.accepted.0 < ACCEPTS_MAX, "shard {} accepts again and again", self.me);
         self.push(Op::Accept);
+    }
+
+    fn accept_some(&mut self, count: usize) {
+        assert!(count > 0, "shard {} accepts none", self.me);
+        self.accepts = true;
+        self.push(Op::AcceptSome(count));
     }
 
     fn stop_accepting(&mut self) {

@@ -144,6 +144,8 @@ impl CountingIo {
 impl Io for CountingIo {
     fn accept(&mut self) {}
 
+    fn accept_some(&mut self, _count: usize) {}
+
     fn stop_accepting(&mut self) {}
 
     #[inline(never)]
