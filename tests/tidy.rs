@@ -56,8 +56,9 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["uring", "ws", "probe"]),
+    ("doctor", &["uring", "net", "config", "probe"]),
     ("log", &[]),
-    ("cli", &["config", "probe", "server", "bench", "log"]),
+    ("cli", &["config", "probe", "server", "bench", "doctor", "log"]),
     ("main", &["cli"]),
 ];
 
@@ -91,11 +92,14 @@ const CRATES: &[(&str, &[&str])] = &[
     ("redis", &["broker"]),
     (
         "rustix",
-        &["io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench"],
+        &[
+            "io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
+            "doctor",
+        ],
     ),
     ("rustls", &["broker"]),
     ("serde", &["protocol", "control", "config"]),
-    ("serde_json", &["protocol", "control", "config", "bench"]),
+    ("serde_json", &["protocol", "control", "config", "bench", "doctor"]),
     ("sha2", &["control"]),
     ("simdutf8", &["ws"]),
     ("socket2", &["net", "bench"]),

@@ -6,6 +6,7 @@
 
 mod bench;
 mod config;
+mod doctor;
 mod logging;
 mod serve;
 
@@ -31,6 +32,7 @@ Examples:
   ringhall --set client.queue_bytes=2MiB    set any key
   ringhall config default                   every key, with its default and range
   ringhall config check --config F          is this file right?
+  ringhall doctor                           how many connections does this box hold?
   ringhall bench echo --url ws://127.0.0.1:8000   how fast is it, and is every byte right?")]
 struct Arguments {
     #[command(subcommand)]
@@ -54,6 +56,9 @@ Signals: SIGTERM or SIGINT shuts down gracefully, a second one at once; SIGHUP r
     /// Puts load on a server that runs, and checks every byte that comes back.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Examines this box: how many connections it holds, what stops it first, what to do.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorFlags),
     /// Checks, explains and prints configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -158,6 +163,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         None => serve::run(arguments.serve.sources()),
         Some(Command::Serve(flags)) => serve::run(flags.sources()),
         Some(Command::Bench(command)) => bench::run(command),
+        Some(Command::Doctor(flags)) => doctor::run(flags),
         Some(Command::Config(ConfigCommand::Check(flags))) => config::check(flags.sources(vec![])),
         Some(Command::Config(ConfigCommand::Default)) => config::default(),
         Some(Command::Config(ConfigCommand::Show(flags))) => config::show(flags.sources(vec![])),
