@@ -178,6 +178,10 @@ pub enum Completion {
 pub trait Io {
     /// Starts accepting. Ends with [`Completion::AcceptStopped`].
     fn accept(&mut self);
+    /// Sees to it that at each listener so many connections are accepted, those included that an
+    /// earlier call has asked for and that have not come; then no more are. An error, reported as
+    /// [`Completion::AcceptStopped`], has used up one. Not while [`Io::accept`] goes on.
+    fn accept_some(&mut self, count: usize);
     /// Asks accepting to stop. What was accepted before is still reported.
     fn stop_accepting(&mut self);
     /// Asks for the peer's address.
@@ -194,6 +198,9 @@ pub trait Io {
     fn poll_readable(&mut self, conn: ConnId);
     /// Reports once that the socket takes bytes.
     fn poll_writable(&mut self, conn: ConnId);
+    /// Stops a standing receive, and nothing else. What it has read already still comes;
+    /// [`Completion::Received`] says when none is armed any more.
+    fn stop_receiving(&mut self, conn: ConnId);
     /// Stops whatever is armed for the connection; stale completions may still come.
     fn disarm(&mut self, conn: ConnId);
     /// Sends the segments, in order, as far as the socket takes them at once.
@@ -223,6 +230,14 @@ pub trait Io {
     fn release(&mut self, id: BufferId);
     /// Buffers that receives can still be given.
     fn buffers_free(&self) -> usize;
+    /// The fewest of these at any moment since this was last asked.
+    fn buffers_free_low(&mut self) -> usize {
+        self.buffers_free()
+    }
+    /// How often completions had to wait in the kernel since there was no room for them.
+    fn overflows(&self) -> u64 {
+        0
+    }
     /// Carries out what was queued.
     fn submit(&mut self, wait: Wait);
     /// The next completion; `None` when all are taken.
@@ -246,6 +261,12 @@ impl Segments {
             Self::One(segment) => std::slice::from_ref(segment),
             Self::Many(segments) => segments,
         }
+    }
+
+    /// How many bytes they have together.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.as_slice().iter().map(|segment| segment.len() as u64).sum()
     }
 
     /// What is left when the first `sent` bytes are gone.

@@ -48,3 +48,5 @@ pub mod config;
 pub mod doctor;
 pub mod probe;
 pub mod server;
+pub mod systemd;
+pub mod tune;

@@ -47,18 +47,20 @@ const MODULES: &[(&str, &[&str])] = &[
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
     ("config", &["proxy", "bridge"]),
     ("probe", &["uring"]),
+    ("systemd", &[]),
     ("broker", &["ws", "room", "bridge", "mesh", "config"]),
     (
         "server",
         &[
             "uring", "net", "proxy", "http", "conn", "room", "mesh", "bridge", "shard", "control",
-            "host", "config", "probe", "broker",
+            "host", "config", "probe", "systemd", "broker",
         ],
     ),
     ("bench", &["uring", "ws", "probe"]),
     ("doctor", &["uring", "net", "config", "probe"]),
+    ("tune", &["uring", "config", "probe", "bench"]),
     ("log", &[]),
-    ("cli", &["config", "probe", "server", "bench", "doctor", "log"]),
+    ("cli", &["config", "probe", "server", "bench", "doctor", "tune", "log"]),
     ("main", &["cli"]),
 ];
 
@@ -71,6 +73,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["control"]),
     ("base64", &["control"]),
     ("bytes", &["control", "broker"]),
+    ("cadence", &["control"]),
     ("clap", &["cli"]),
     ("crossbeam", &["mesh", "bridge", "shard"]),
     ("fastrand", &["shard", "room", "conn", "control", "host", "server", "broker", "bench"]),
@@ -85,8 +88,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("krafka", &["broker"]),
     ("lapin", &["broker"]),
     ("libc", &["uring"]),
+    ("listenfd", &["systemd"]),
     ("memchr", &["http", "room"]),
     ("mimalloc", &["main"]),
+    ("prometheus-client", &["control"]),
     ("percent-encoding", &["http", "control", "broker"]),
     ("futures-util", &["broker"]),
     ("redis", &["broker"]),
@@ -94,12 +99,13 @@ const CRATES: &[(&str, &[&str])] = &[
         "rustix",
         &[
             "io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
-            "doctor",
+            "doctor", "tune",
         ],
     ),
     ("rustls", &["broker"]),
+    ("sd-notify", &["systemd"]),
     ("serde", &["protocol", "control", "config"]),
-    ("serde_json", &["protocol", "control", "config", "bench", "doctor"]),
+    ("serde_json", &["protocol", "control", "config", "probe", "bench", "doctor", "tune"]),
     ("sha2", &["control"]),
     ("simdutf8", &["ws"]),
     ("socket2", &["net", "bench"]),
@@ -148,10 +154,20 @@ const UNWANTED_WORDS: &[&str] = &[
 
 /// Endings of the files that are read as text, and names of those without an ending.
 const TEXT_ENDINGS: &[&str] = &[
-    "rs", "toml", "md", "sh", "py", "js", "mjs", "html", "css", "json", "conf", "service", "txt",
-    "cfg", "inc",
+    "rs", "toml", "md", "sh", "py", "js", "mjs", "html", "css", "json", "conf", "service",
+    "socket", "txt", "cfg", "inc",
 ];
-const TEXT_NAMES: &[&str] = &["run", "apply", "revert", "check", "cluster-demo"];
+const TEXT_NAMES: &[&str] = &[
+    "run",
+    "apply",
+    "revert",
+    "check",
+    "install",
+    "uninstall",
+    "confined",
+    "freeze",
+    "cluster-demo",
+];
 /// Folders that hold what others wrote or what a build left.
 const FOREIGN_FOLDERS: &[&str] = &["target", "node_modules", "corpus", "artifacts", "runs"];
 

@@ -14,6 +14,7 @@ use super::check::Check;
 use super::patient::Patient;
 use crate::id::ConnId;
 use crate::io::{Completion, Io as _, Patience, Wait};
+use crate::limits::RingUse;
 use crate::net::{ListenOptions, listen};
 use crate::probe::check_kernel;
 use crate::uring::{self, ENTERS_MAX, Setup, SetupError, UringIo};
@@ -49,7 +50,7 @@ pub(super) fn io_uring(patient: &Patient) -> Vec<Check> {
             &error.to_string(),
         )];
     }
-    let check = match carry() {
+    let check = match carry(&patient.config.ring) {
         Ok(said) => check.measured(said),
         Err(Fault::Setup(SetupError::Forbidden)) => {
             let errno = Some(Errno::PERM.raw_os_error());
@@ -153,7 +154,7 @@ impl std::fmt::Display for Fault {
 }
 
 /// Accepts, receives and sends through a ring as a shard has it; says what was done.
-fn carry() -> Result<String, Fault> {
+fn carry(how: &RingUse) -> Result<String, Fault> {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     // A namespace without a loopback device has nothing to connect through.
     let listener = listen(anywhere, &ListenOptions::default()).ok();
@@ -161,8 +162,11 @@ fn carry() -> Result<String, Fault> {
     let mut io = UringIo::new(Setup {
         listeners: listener.into_iter().collect(),
         table_slots: 4,
+        entries: u32::try_from(how.entries).unwrap_or(u32::MAX),
         buffers: 4,
-        buffer_bytes: 1024,
+        buffer_bytes: how.buffer_bytes,
+        stride: how.stride,
+        send: how.send,
         ring_bytes_max: 0,
         defer_accept: false,
         enters_max: ENTERS_MAX,

@@ -26,6 +26,7 @@ mod report;
 mod root;
 #[cfg(test)]
 mod tests;
+mod tuned;
 
 pub use check::{Check, Status};
 pub use report::Report;
@@ -87,6 +88,7 @@ const PARTS: &[Part] = &[
     part(counters::listen_queue),
     part(counters::tcp_memory),
     part(counters::input_queue),
+    part(tuned::fingerprint),
     part(addresses::listen),
     part(addresses::server),
 ];
@@ -96,7 +98,8 @@ const PARTS: &[Part] = &[
 pub fn examine(loaded: Result<&Loaded, &[Problem]>, question: &Question) -> Report {
     let mut checks = vec![configuration(loaded)];
     let config = loaded.map_or_else(|_| Loaded::defaults().config, |loaded| loaded.config.clone());
-    let patient = Patient::this_box(config, question);
+    let file = loaded.ok().and_then(|loaded| loaded.file.as_deref());
+    let patient = Patient::this_box(config, file, question);
     let parts = PARTS.iter().filter(|part| part.preflight || !question.preflight);
     checks.extend(parts.flat_map(|part| (part.examine)(&patient)));
     Report::new(checks, &patient)

@@ -4,11 +4,14 @@
 //! Out:   shards, capacity, and by how many connections each thing is judged.
 //! Never: looks at one thing in particular: the checks do.
 
+use std::path::{Path, PathBuf};
+
 use super::Question;
 use super::check::Status;
 use super::root::Root;
-use crate::config::Config;
-use crate::probe::{Bound, Capacity, Clients, Facts, memory_reserve, shards_for};
+use super::tuned::REPORT;
+use crate::config::{Config, DEFAULT_FILE};
+use crate::probe::{Bound, Capacity, Clients, Facts, Fingerprint, memory_reserve, shards_for};
 
 /// Connections that any box should hold: with less a setting is wrong, whatever else is.
 pub(super) const FEW: u64 = 10_000;
@@ -32,12 +35,18 @@ pub(super) struct Patient {
     /// Connections that are asked for.
     pub(super) asked: Option<u64>,
     pub(super) clients: Clients,
+    /// Where `tune` may have left its report.
+    pub(super) tune_report: PathBuf,
+    /// What figures depend on.
+    pub(super) box_now: Fingerprint,
 }
 
 impl Patient {
     /// This box.
-    pub(super) fn this_box(config: Config, question: &Question) -> Self {
+    pub(super) fn this_box(config: Config, file: Option<&Path>, question: &Question) -> Self {
         let mut patient = Self::of(config, question, Facts::read().as_service(), Root::new("/"));
+        let file = file.unwrap_or_else(|| Path::new(DEFAULT_FILE));
+        patient.tune_report = file.with_file_name(REPORT);
         patient.is_here = true;
         patient.is_root = rustix::process::geteuid().is_root();
         patient
@@ -62,6 +71,8 @@ impl Patient {
             clients: question.clients,
             facts,
             config,
+            tune_report: PathBuf::from(REPORT),
+            box_now: Fingerprint::read(),
         }
     }
 

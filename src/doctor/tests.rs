@@ -6,9 +6,11 @@ use std::path::Path;
 use super::check::{Check, Status};
 use super::patient::Patient;
 use super::root::Root;
-use super::{Question, accept, clock, conntrack, counters, cpus, files, locked, memory, nic};
+use super::{
+    Question, accept, clock, conntrack, counters, cpus, files, locked, memory, nic, tuned,
+};
 use crate::config::Config;
-use crate::probe::{Clients, Facts, Memory, ResourceLimit};
+use crate::probe::{Clients, Facts, Fingerprint, Memory, ResourceLimit};
 
 /// A box of two CPUs and 24 GiB on which nothing is wrong.
 struct Fixture {
@@ -431,4 +433,31 @@ fn pages_swap_and_clock_that_cost_latency_are_told() {
     slow.write(folder.join("available_clocksource").to_str().unwrap(), "hpet tsc acpi_pm\n");
     let check = one(clock::clocksource(&slow.patient()));
     assert!(check.fix.is_some_and(|fix| fix.starts_with("echo tsc > /sys/")), "{:?}", check.status);
+}
+
+#[test]
+fn a_configuration_that_was_tuned_for_another_box_is_told() {
+    let fixture = Fixture::new();
+    let path = fixture.folder.path().join(tuned::REPORT);
+    let with = |text: Option<&str>| {
+        if let Some(text) = text {
+            fs::write(&path, text).unwrap();
+        }
+        let mut patient = fixture.patient();
+        patient.tune_report.clone_from(&path);
+        one(tuned::fingerprint(&patient))
+    };
+    assert_eq!(with(None).status, Status::Skip);
+    let here = Fingerprint::read();
+    let report = |tuned: &Fingerprint| {
+        serde_json::json!({ "fingerprint": tuned.to_json(), "sweeps": [] }).to_string()
+    };
+    assert_eq!(with(Some(&report(&here))).status, Status::Pass);
+    let larger = Fingerprint { cpus: here.cpus + 14, ..here };
+    let check = with(Some(&report(&larger)));
+    assert_eq!(check.status, Status::Warn);
+    assert!(check.message.contains(&larger.cpus.to_string()), "{}", check.message);
+    let folder = fixture.folder.path().display();
+    assert_eq!(check.fix, Some(format!("ringhall tune --write {folder}")));
+    assert_eq!(with(Some("{\"fingerprint\":")).status, Status::Warn);
 }

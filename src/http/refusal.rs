@@ -57,6 +57,8 @@ refusals! {
     HeadTooLarge: 431 "Request Header Fields Too Large", "head_too_large";
     /// `limits.connections_max`, or the table is full.
     Full: 503 "Service Unavailable", "full";
+    /// `limits.memory_reserve`.
+    LowMemory: 503 "Service Unavailable", "low_memory";
     /// `limits.http_connections`.
     HttpFull: 503 "Service Unavailable", "http_full";
     /// `rooms.members_max`.

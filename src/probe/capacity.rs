@@ -13,9 +13,7 @@
 use std::fmt;
 
 use super::{Facts, Memory};
-use crate::limits::{
-    BUFFERS_MIN, BUFFERS_TOTAL, Limits, SHARDS_MAX, TABLE_SLOTS_MAX, moves_reserve,
-};
+use crate::limits::{Limits, RingUse, SHARDS_MAX, TABLE_SLOTS_MAX, moves_reserve};
 use crate::uring::ring_bytes_least;
 
 /// Bytes that a connection costs this box, kernel and user space, where the client is elsewhere:
@@ -56,8 +54,7 @@ pub fn table_connections(nofile: u64) -> usize {
 /// Receive buffers of each of so many shards.
 #[must_use]
 pub fn buffers_each(shards: usize) -> u16 {
-    let each = (BUFFERS_TOTAL / shards.max(1)).max(BUFFERS_MIN).next_power_of_two();
-    u16::try_from(each).unwrap_or(1 << 15)
+    u16::try_from(RingUse::default().buffers_of(shards)).unwrap_or(1 << 15)
 }
 
 /// Bytes that so many shards lock at least: the smallest rings there are.
@@ -238,6 +235,8 @@ pub struct Capacity {
     /// (`net.ipv4.tcp_mem`, third number; a page each). Nobody is refused for it: beyond this a
     /// message to everybody at once stalls.
     pub tcp_mem: usize,
+    /// Bytes of memory that were available when the facts were read.
+    pub available: u64,
 }
 
 impl Capacity {
@@ -248,21 +247,30 @@ impl Capacity {
         let each = table_connections(facts.nofile.soft);
         let locked = shards_locked(facts);
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let fill = facts.memory.available().saturating_sub(reserve.saturating_add(SERVER_BYTES));
         let own = shards.saturating_mul(SHARD_FILES);
         let files = facts.files.map_or(usize::MAX, |files| number(files).saturating_sub(own));
-        Self {
+        let capacity = Self {
             tables: shards.saturating_mul(each),
             memlock: match locked < SHARDS_MAX {
                 true => locked.saturating_mul(each),
                 false => usize::MAX,
             },
-            memory: number(fill / CONNECTION_BYTES),
-            memory_here: number(fill / PAIR_BYTES),
+            memory: 0,
+            memory_here: 0,
             files,
             files_here: facts.files.map_or(usize::MAX, |_| files / 2),
             tcp_mem: facts.tcp_mem.map_or(usize::MAX, |[.., most]| number(most)),
-        }
+            available: facts.memory.available(),
+        };
+        capacity.keeping(reserve)
+    }
+
+    /// The same with another number of bytes kept back.
+    #[must_use]
+    pub fn keeping(self, reserve: u64) -> Self {
+        let fill = self.available.saturating_sub(reserve.saturating_add(SERVER_BYTES));
+        let holds = |each: u64| usize::try_from(fill / each).unwrap_or(usize::MAX);
+        Self { memory: holds(CONNECTION_BYTES), memory_here: holds(PAIR_BYTES), ..self }
     }
 
     /// Each part that may bind, with the connections that it holds.

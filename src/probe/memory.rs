@@ -29,6 +29,13 @@ impl Memory {
         self.group_free.map_or(self.free, |group| group.min(self.free))
     }
 
+    /// As it is at this moment; `None` where the kernel's account cannot be read.
+    #[must_use]
+    pub fn now() -> Option<Self> {
+        let memory = Self::read(Path::new("/proc"), Path::new("/sys/fs/cgroup"));
+        (memory.total > 0).then_some(memory)
+    }
+
     pub(super) fn read(proc: &Path, groups: &Path) -> Self {
         let info = text(&proc.join("meminfo")).unwrap_or_default();
         let total = field(&info, "MemTotal:").map_or(0, |kib| kib << 10);
@@ -187,6 +194,12 @@ mod tests {
             ("cgroup/memory.current", "3000\n"),
         ]);
         assert_eq!(memory.available(), 0, "over its limit there is nothing left");
+    }
+
+    #[test]
+    fn this_box_tells_what_it_has_now() {
+        let memory = Memory::now().expect("/proc/meminfo");
+        assert!(memory.available() > 0 && memory.available() <= memory.total);
     }
 
     #[test]

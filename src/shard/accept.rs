@@ -10,7 +10,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::conn::disconnect::Disconnect;
 use crate::conn::{Conn, Flags, Phase};
@@ -18,35 +17,28 @@ use crate::counters::Counter;
 use crate::http::{HeadLimits, HeadVerdict, Refusal, RefusalKind, read_head};
 use crate::id::ConnId;
 use crate::io::{CloseHow, Errno, Io, Patience};
-use crate::limits::accept_reserve;
 use crate::shard::origin::{client_of, refuse_header};
 use crate::shard::shared::take_one;
 use crate::shard::{Handoff, Shard};
 
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 impl<I: Io> Shard<I> {
-    /// Begins to accept connections.
-    pub fn start(&mut self) {
-        self.state.accepting = true;
-        self.io.accept();
-    }
-
     pub(super) fn accepted(&mut self, slot: u32) {
         let state = &mut self.state;
         state.count(Counter::accepted);
-        let id = state.conns.insert(slot, Conn::new(state.wheel.tick_at(state.now)));
+        state.note_accepted();
+        let mut conn = Conn::new(state.wheel.tick_at(state.now));
+        conn.cold().accepted = Some(state.meter.began);
+        let id = state.conns.insert(slot, conn);
         let due = state.now.after(state.limits.handshake_timeout);
         state.wheel.set(&mut state.conns, id.slot, due);
         if state.drain.is_some() {
             return state.refuse_for_shutdown(id);
         }
-        if !state.shared.admit(state.limits.connections_max) {
-            let message = "the server holds as many connections as limits.connections_max allows; \
-                           try again later";
+        if let Err((kind, message)) = state.shared.admit(state.limits.connections_max) {
             let retry = state.random.u32(1..=10);
-            return state.refuse(id, Refusal::for_now(RefusalKind::Full, message, retry));
+            state.refuse(id, Refusal::for_now(kind, message, retry));
+            // Whoever is refused has a slot, too, and memory, until it has read that.
+            return self.pause_accepting();
         }
         if let Some(conn) = state.conns.get(id) {
             conn.flags.set(Flags::ADMITTED);
@@ -57,55 +49,6 @@ impl<I: Io> Shard<I> {
             self.await_head(id);
         }
         self.pause_accepting();
-    }
-
-    /// A full table drops what the kernel accepts for it: stop before it is full.
-    pub(super) fn pause_accepting(&mut self) {
-        let state = &mut self.state;
-        if state.accepting && state.free_slots() <= accept_reserve(state.table_slots) {
-            state.accepting = false;
-            state.count(Counter::accept_paused);
-            self.io.stop_accepting();
-            if let Some(suppressed) = state.warnings.allow(state.now) {
-                tracing::warn!(shard = state.id.0, suppressed, "the table is full: not accepting");
-            }
-        }
-    }
-
-    pub(super) fn accept_stopped(&mut self, error: Errno) {
-        let state = &mut self.state;
-        if error == Errno::CANCELED {
-            // We asked for it; where we accept, that was begun anew since.
-            return;
-        }
-        if state.drain.is_some() || !state.accepting {
-            state.accepting = false;
-            return;
-        }
-        let full = matches!(error, Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::NOBUFS);
-        if full {
-            // Accepting again at once would spin.
-            state.accepting = false;
-            state.accept_after = state.now.after(ACCEPT_PAUSE);
-            state.count(Counter::accept_paused);
-        } else {
-            self.io.accept();
-        }
-        if error != Errno::AGAIN
-            && let Some(suppressed) = state.warnings.allow(state.now)
-        {
-            tracing::warn!(shard = state.id.0, %error, suppressed, "accepting was interrupted");
-        }
-    }
-
-    pub(super) fn resume_accepting(&mut self) {
-        let state = &mut self.state;
-        if state.accepting || state.drain.is_some() || state.now < state.accept_after {
-            return;
-        }
-        if state.free_slots() > 2 * accept_reserve(state.table_slots) {
-            self.start();
-        }
     }
 
     pub(super) fn await_head(&mut self, id: ConnId) {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam::queue::SegQueue;
@@ -15,6 +15,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::conn::Origin;
 use crate::counters::Counters;
+use crate::http::RefusalKind;
 use crate::id::{RoomKey, ShardId};
 use crate::limits::Limits;
 use crate::mesh::Mesh;
@@ -40,6 +41,9 @@ pub enum Farewell {
     ComeBack,
 }
 
+/// What [`Neighbour::moved_at`] says of a shard that is done and turns no more.
+pub const ENDED: u64 = u64::MAX;
+
 /// One shard, as the others see it.
 #[derive(Debug, Default)]
 pub struct Neighbour {
@@ -47,10 +51,8 @@ pub struct Neighbour {
     pub counters: Arc<Counters>,
     /// Slots of its table that are free. Accepts and arrivals both draw on them.
     pub free_slots: AtomicUsize,
-    /// Milliseconds since start at its last turn, or when it last fell asleep.
+    /// Milliseconds since start at its last turn; [`ENDED`] behind the very last.
     pub moved_at: AtomicU64,
-    /// Set while it sleeps: a sleeper that does not move is well.
-    pub asleep: std::sync::atomic::AtomicBool,
     /// How busy it was in the last second, in percent.
     pub busy_percent: AtomicUsize,
     /// In a shutdown: it has no connection, no mail to send and none that waits, and starts nothing
@@ -58,6 +60,19 @@ pub struct Neighbour {
     pub vacant: std::sync::atomic::AtomicBool,
     /// Orders it has not read yet.
     pub orders: SegQueue<Order>,
+}
+
+/// How much memory the box has left, measured by what is kept back (`limits.memory_reserve`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MemoryLeft {
+    /// More than is kept back.
+    #[default]
+    Enough,
+    /// Less: newcomers are refused.
+    Short,
+    /// A small part of it: nobody is accepted, for a refusal takes memory, too.
+    Dire,
 }
 
 /// All bytes that clients make the process hold.
@@ -92,6 +107,8 @@ pub struct Shared {
     pub neighbours: Box<[CachePadded<Neighbour>]>,
     /// Connections that count against `limits.connections_max`.
     pub connections: CachePadded<AtomicUsize>,
+    /// See [`MemoryLeft`]: written by the main thread.
+    memory: CachePadded<AtomicU8>,
     /// Rooms of the process.
     pub rooms: CachePadded<AtomicUsize>,
     /// Plain HTTP connections of the process.
@@ -117,6 +134,7 @@ impl Shared {
             mesh,
             neighbours: (0..shards).map(|_| CachePadded::new(Neighbour::default())).collect(),
             connections: CachePadded::default(),
+            memory: CachePadded::default(),
             rooms: CachePadded::default(),
             http_connections: CachePadded::default(),
             budget: Budget::default(),
@@ -176,10 +194,37 @@ impl Shared {
         &self.neighbours[shard.index()]
     }
 
-    /// Counts a connection; `false` where the process is full.
+    /// Counts a connection, of at most `limit`.
+    ///
+    /// # Errors
+    /// Why there is no place for it: the refusal's kind and message.
+    pub fn admit(&self, limit: usize) -> Result<(), (RefusalKind, &'static str)> {
+        if self.memory_left() != MemoryLeft::Enough {
+            let message = "the server's box has less memory left than limits.memory_reserve keeps \
+                           back; try again later";
+            return Err((RefusalKind::LowMemory, message));
+        }
+        if !take_one(&self.connections, limit) {
+            let message = "the server holds as many connections as limits.connections_max allows; \
+                           try again later";
+            return Err((RefusalKind::Full, message));
+        }
+        Ok(())
+    }
+
+    /// How much memory the box has left, as the main thread has seen last.
     #[must_use]
-    pub fn admit(&self, limit: usize) -> bool {
-        take_one(&self.connections, limit)
+    pub fn memory_left(&self) -> MemoryLeft {
+        match self.memory.load(Ordering::Relaxed) {
+            0 => MemoryLeft::Enough,
+            1 => MemoryLeft::Short,
+            _ => MemoryLeft::Dire,
+        }
+    }
+
+    /// Tells the shards. Only the main thread calls it.
+    pub fn set_memory_left(&self, left: MemoryLeft) {
+        self.memory.store(left as u8, Ordering::Relaxed);
     }
 
     /// Counts a room; `false` where there are too many.

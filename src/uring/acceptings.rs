@@ -13,8 +13,11 @@ const LISTENERS_MAX: u64 = 1 << 8;
 struct Accepting {
     /// Which arming it is.
     epoch: u32,
-    armed: bool,
-    /// It was asked to stop, and has not ended yet.
+    /// Accepts of this epoch that have not ended.
+    armed: usize,
+    /// Each accepts one connection and ends.
+    single: bool,
+    /// They were asked to stop, and have not ended yet.
     stopping: bool,
 }
 
@@ -31,28 +34,51 @@ impl Acceptings {
 
     /// Arms a listener, unless it is.
     pub(super) fn arm(&mut self, listener: usize) -> Option<Tag> {
-        let accepting = &mut self.0[listener];
-        if accepting.armed && !accepting.stopping {
+        let accepting = self.0[listener];
+        if accepting.armed > 0 && !accepting.stopping && !accepting.single {
             return None;
         }
-        let epoch = accepting.epoch.wrapping_add(1);
-        *accepting = Accepting { epoch, armed: true, stopping: false };
-        Some(self.tag(listener))
+        Some(self.begin(listener, 1, false))
+    }
+
+    /// Arms a listener for so many connections; how many accepts that takes besides those that
+    /// are armed.
+    pub(super) fn arm_some(&mut self, listener: usize, count: usize) -> (Tag, usize) {
+        let accepting = &mut self.0[listener];
+        if accepting.armed > 0 && (accepting.stopping || !accepting.single) {
+            return (self.begin(listener, count, true), count);
+        }
+        let more = count.saturating_sub(accepting.armed);
+        if accepting.armed == 0 {
+            return (self.begin(listener, more, true), more);
+        }
+        accepting.armed += more;
+        (self.tag(listener), more)
+    }
+
+    fn begin(&mut self, listener: usize, armed: usize, single: bool) -> Tag {
+        let epoch = self.0[listener].epoch.wrapping_add(1);
+        self.0[listener] = Accepting { epoch, armed, single, stopping: false };
+        self.tag(listener)
     }
 
     /// What has to be cancelled for a listener to stop.
     pub(super) fn stop(&mut self, listener: usize) -> Option<Tag> {
-        self.0[listener].stopping = self.0[listener].armed;
-        self.0[listener].armed.then(|| self.tag(listener))
+        let is_armed = self.0[listener].armed > 0;
+        self.0[listener].stopping = is_armed;
+        is_armed.then(|| self.tag(listener))
     }
 
-    /// Whether this end is that of what is armed now; then it no longer is.
-    pub(super) fn ends(&mut self, tag: Tag) -> bool {
+    /// An accept has ended, with a connection or without: whether that is the end of accepting
+    /// that somebody has to hear of.
+    pub(super) fn ends(&mut self, tag: Tag, accepted: bool) -> bool {
         let listener = usize::try_from(tag.subject % LISTENERS_MAX).unwrap_or(usize::MAX);
         let Some(accepting) = self.0.get_mut(listener) else { return false };
-        let current = accepting.armed && tag.subject / LISTENERS_MAX == u64::from(accepting.epoch);
-        accepting.armed &= !current;
-        current
+        if accepting.armed == 0 || tag.subject / LISTENERS_MAX != u64::from(accepting.epoch) {
+            return false;
+        }
+        accepting.armed -= 1;
+        !(accepting.single && accepted)
     }
 
     /// Listeners, armed or not.

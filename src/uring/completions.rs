@@ -110,7 +110,7 @@ impl Ledger {
             self.done.push_back(Completion::Accepted { slot });
         }
         let stopped = !cqueue::more(flags);
-        if stopped && self.acceptings.ends(tag) {
+        if stopped && self.acceptings.ends(tag, result >= 0) {
             let errno = result.saturating_neg();
             let error = if errno > 0 { Errno::from_raw_os_error(errno) } else { Errno::AGAIN };
             self.done.push_back(Completion::AcceptStopped { error });

@@ -78,10 +78,27 @@ impl Io for UringIo {
         }
     }
 
+    fn accept_some(&mut self, count: usize) {
+        if self.listeners.is_empty() {
+            self.ledger.done.push_back(Completion::AcceptStopped { error: Errno::BADF });
+        }
+        for listener in 0..self.listeners.len() {
+            let (tag, more) = self.ledger.acceptings.arm_some(listener, count);
+            let fd = Fd(self.listeners[listener].as_raw_fd());
+            for _ in 0..more {
+                let entry = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                    .file_index(Some(DestinationSlot::auto_target()))
+                    .build();
+                self.push(&entry.user_data(tag.bits()));
+            }
+        }
+    }
+
     fn stop_accepting(&mut self) {
         for listener in 0..self.ledger.acceptings.len() {
             if let Some(tag) = self.ledger.acceptings.stop(listener) {
-                self.push_cancel(tag);
+                let every = CancelBuilder::user_data(tag.bits()).all();
+                self.push_housekeeping(opcode::AsyncCancel2::new(every).build());
             }
         }
     }
@@ -120,6 +137,12 @@ impl Io for UringIo {
 
     fn poll_writable(&mut self, conn: ConnId) {
         self.poll(conn, Watch::Write, OUTPUT, false);
+    }
+
+    fn stop_receiving(&mut self, conn: ConnId) {
+        if let Some(tag) = self.ledger.armed.take(conn, Watch::Recv) {
+            self.push_cancel(tag);
+        }
     }
 
     fn disarm(&mut self, conn: ConnId) {
@@ -216,6 +239,14 @@ impl Io for UringIo {
 
     fn buffers_free(&self) -> usize {
         self.ledger.buffers.free()
+    }
+
+    fn buffers_free_low(&mut self) -> usize {
+        self.ledger.buffers.take_low()
+    }
+
+    fn overflows(&self) -> u64 {
+        self.overflows
     }
 
     fn submit(&mut self, wait: Wait) {

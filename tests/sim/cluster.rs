@@ -85,6 +85,7 @@ fn plan(seed: u64, server: usize, first: &Plan) -> Plan {
         message_bytes: own.message_bytes.min(first.message_bytes).min(300),
         messages: first.messages,
         famine: (0, 0),
+        scarce: false,
         grace: 12_000,
         ..own
     }

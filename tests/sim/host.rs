@@ -102,6 +102,7 @@ impl Host {
                 limits: limits.clone(),
                 placement: plan.placement,
                 bridge: bridge.cloned(),
+                ring: plan.ring,
                 table_slots: plan.table_slots,
                 seed: plan.seed ^ index as u64,
             };
@@ -336,7 +337,7 @@ impl Host {
             drop(world);
             self.shared.http_connections.fetch_sub(1, Ordering::Relaxed);
             // As the real host does when it judges the request.
-            assert!(self.shared.admit(usize::MAX));
+            assert!(self.shared.admit(usize::MAX).is_ok());
             self.seats[plain.shard].shard.adopt(plain.fd, upgrade, None, leftover);
             self.seats[plain.shard].kicked = true;
             self.adopted += 1;

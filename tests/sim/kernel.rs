@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use ringhall::id::ConnId;
 use ringhall::io::{BufferId, Completion, Errno, Input, Parcel, Patience};
-use ringhall::limits::BUFFER_BYTES;
+use ringhall::limits::RingUse;
 use ringhall::payload::Segment;
 
 use crate::chaos::{Chaos, Plant};
@@ -23,6 +23,7 @@ struct Slot {
     /// The tenant, once an operation has named it.
     conn: Option<ConnId>,
     recv_waits: bool,
+    recv_stands: bool,
     read_armed: bool,
     write_armed: bool,
 }
@@ -44,12 +45,20 @@ pub struct Ring {
     /// Receive buffers that can be handed out.
     pub pool: Vec<u16>,
     accepting: bool,
+    /// How many connections it accepts yet, where that is not left open.
+    permits: Option<usize>,
     /// Connections that wait to be accepted.
     pub backlog: VecDeque<SocketId>,
     /// Posted and not yet collected.
     pub posted: VecDeque<Entry>,
     /// Slots with task work to run.
     woken: BTreeSet<u32>,
+}
+
+impl Ring {
+    fn accepts(&self) -> bool {
+        self.accepting && self.permits != Some(0)
+    }
 }
 
 /// On its way between rings.
@@ -78,6 +87,8 @@ pub struct World {
     travelling: Vec<(u64, Message)>,
     /// Ordinary descriptors: the socket behind each, and an end that tells when it is closed.
     pub descriptors: BTreeMap<RawFd, (SocketId, UnixStream)>,
+    /// Bytes of a receive buffer.
+    pub buffer_bytes: usize,
     /// Bytes that a socket takes, either way: least and most.
     pub pipe_bytes: (usize, usize),
     /// When no descriptor is to be had for accepting: from and until.
@@ -96,6 +107,7 @@ impl World {
             free: (0..u32::try_from(slots).expect("tables are small")).collect(),
             pool: (0..buffers).collect(),
             accepting: false,
+            permits: None,
             backlog: VecDeque::new(),
             posted: VecDeque::new(),
             woken: BTreeSet::new(),
@@ -109,6 +121,7 @@ impl World {
             rings: (0..shards).map(ring).collect(),
             travelling: Vec::new(),
             descriptors: BTreeMap::new(),
+            buffer_bytes: RingUse::default().buffer_bytes,
             pipe_bytes: (4096, 4096),
             famine: (0, 0),
             plant: None,
@@ -194,7 +207,7 @@ impl World {
     /// Whether something would wake the shard.
     pub fn is_pending(&self, shard: usize) -> bool {
         let ring = &self.rings[shard];
-        let accepts = ring.accepting && !ring.backlog.is_empty();
+        let accepts = ring.accepts() && !ring.backlog.is_empty();
         !ring.posted.is_empty() || !ring.woken.is_empty() || accepts
     }
 
@@ -214,6 +227,7 @@ impl World {
             socket,
             conn: None,
             recv_waits: false,
+            recv_stands: false,
             read_armed: false,
             write_armed: false,
         });
@@ -244,6 +258,17 @@ impl World {
             .posted
             .retain(|entry| !matches!(entry.completion, Completion::AcceptStopped { .. }));
         self.rings[shard].accepting = true;
+        self.rings[shard].permits = None;
+    }
+
+    /// Accepts so many, those included that it accepts already.
+    pub fn accept_some(&mut self, shard: usize, count: usize) {
+        let ring = &mut self.rings[shard];
+        let is_open = ring.accepting && ring.permits.is_none();
+        assert!(!is_open, "shard {shard} accepts some while it accepts all");
+        let before = ring.permits.filter(|_| ring.accepting).unwrap_or(0);
+        ring.permits = Some(before.max(count));
+        ring.accepting = true;
     }
 
     /// Stops accepting.
@@ -271,6 +296,48 @@ impl World {
         self.slot(shard, conn.slot).recv_waits = true;
     }
 
+    /// Arms a receive that stands, where none does.
+    pub fn recv_standing(&mut self, shard: usize, conn: ConnId) {
+        let socket = self.socket_of(shard, conn);
+        self.slot(shard, conn.slot).recv_stands = true;
+        if self.sockets[socket].readable().0 {
+            self.receive_standing(shard, conn, socket);
+        }
+    }
+
+    /// Receives until nothing is left, or until the standing receive ends.
+    fn receive_standing(&mut self, shard: usize, conn: ConnId, id: SocketId) {
+        loop {
+            let mut bytes = Vec::new();
+            let outcome = self.receive_into(shard, id, &mut bytes);
+            let brought = outcome.is_ok_and(|input| input.len > 0);
+            if outcome == Err(Errno::AGAIN) || self.strikes(Plant::LostEdge) {
+                return;
+            }
+            let goes_on = brought && !self.chance(self.chaos.multishot_ends);
+            self.note(|| format!("{shard}: {conn:?} is brought {outcome:?}, goes on: {goes_on}"));
+            self.slot(shard, conn.slot).recv_stands = goes_on;
+            let completion = Completion::Received { conn, outcome, armed: goes_on };
+            self.rings[shard].posted.push_back(Entry { completion, bytes });
+            if !goes_on {
+                return;
+            }
+            if self.chance(self.chaos.lulls) {
+                // The rest of it is another piece of task work.
+                self.rings[shard].woken.insert(conn.slot);
+                return;
+            }
+        }
+    }
+
+    /// Ends a receive that stands. What was posted stays posted.
+    pub fn stop_receiving(&mut self, shard: usize, conn: ConnId) {
+        if std::mem::take(&mut self.slot(shard, conn.slot).recv_stands) {
+            let outcome = Err(Errno::CANCELED);
+            self.post(shard, Completion::Received { conn, outcome, armed: false });
+        }
+    }
+
     fn receive(&mut self, shard: usize, conn: ConnId, id: SocketId) {
         let mut bytes = Vec::new();
         let outcome = self.receive_into(shard, id, &mut bytes);
@@ -295,7 +362,7 @@ impl World {
         if pool.is_empty() {
             return Err(Errno::NOBUFS);
         }
-        let there = socket.up.bytes.len().min(BUFFER_BYTES);
+        let there = socket.up.bytes.len().min(self.buffer_bytes);
         if there == 0 {
             if !socket.up.fin && !socket.client_reset {
                 return Err(Errno::AGAIN);
@@ -355,6 +422,8 @@ impl World {
         let slot = self.slot(shard, conn.slot);
         slot.read_armed = false;
         slot.write_armed = false;
+        self.stop_receiving(shard, conn);
+        let slot = self.slot(shard, conn.slot);
         if std::mem::take(&mut slot.recv_waits) {
             let outcome = Err(Errno::CANCELED);
             self.post(shard, Completion::Received { conn, outcome, armed: false });
@@ -459,12 +528,14 @@ impl World {
         }
         let starves = (self.famine.0..self.famine.1).contains(&self.now);
         let ring = &mut self.rings[shard];
-        if starves && ring.accepting && !ring.backlog.is_empty() {
+        if starves && ring.accepts() && !ring.backlog.is_empty() {
             ring.accepting = false;
             self.post(shard, Completion::AcceptStopped { error: Errno::NFILE });
         }
-        while self.rings[shard].accepting && !self.chance(self.chaos.lulls) {
-            let Some(socket) = self.rings[shard].backlog.pop_front() else { break };
+        while self.rings[shard].accepts() && !self.chance(self.chaos.lulls) {
+            let ring = &mut self.rings[shard];
+            let Some(socket) = ring.backlog.pop_front() else { break };
+            ring.permits = ring.permits.map(|permits| permits - 1);
             self.accept_one(shard, socket);
         }
     }
@@ -496,6 +567,9 @@ impl World {
         let (recv_waits, reads, writes) = (place.recv_waits, place.read_armed, place.write_armed);
         let Some(conn) = place.conn else { return };
         let (readable, writable) = (self.sockets[id].readable().0, self.sockets[id].writable());
+        if self.slot(shard, slot).recv_stands && readable {
+            self.receive_standing(shard, conn, id);
+        }
         if recv_waits && readable {
             self.slot(shard, slot).recv_waits = false;
             self.receive(shard, conn, id);

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use ringhall::id::{Mode, RoomKey};
-use ringhall::limits::{Limits, SlowPolicy, Spread};
+use ringhall::limits::{Limits, ReceiveMode, RingUse, SlowPolicy, Spread};
 use ringhall::proxy::Front;
 use ringhall::shard::Placement;
-use ringhall::shard::shared::Shared;
+use ringhall::shard::shared::{MemoryLeft, Shared};
 
 use crate::chaos::Chaos;
 
@@ -46,6 +46,8 @@ pub struct Plan {
     pub table_slots: usize,
     /// Receive buffers of each shard.
     pub buffers: u16,
+    /// How the rings are used.
+    pub ring: RingUse,
     /// Mails of a lane between two shards.
     pub lane_messages: usize,
     /// Bytes of these.
@@ -78,6 +80,8 @@ pub struct Plan {
     pub abrupt: Option<u64>,
     /// When no descriptor is to be had for accepting: from and until, in milliseconds.
     pub famine: (u64, u64),
+    /// Whether memory is short for a while, and then nearly gone.
+    pub scarce: bool,
     /// Within so many milliseconds everybody connects.
     pub rush: u64,
     /// Whether the shutdown is for good.
@@ -101,7 +105,8 @@ impl Plan {
         let shards = pick(random, &[1, 2, 2, 3, 4]);
         let spread = pick(random, &[Spread::Auto, Spread::Auto, Spread::Never, Spread::Always]);
         let stays = spread != Spread::Never && random.u8(0..3) == 0;
-        let limits = limits(random, spread);
+        let mut limits = limits(random, spread);
+        limits.handshake_rate = seed.is_multiple_of(6).then_some(1000);
         let reloads = (0..random.usize(0..3)).map(|_| reload(random, &limits)).collect();
         let least_lane = limits.message_bytes.max(limits.room_tick_bytes);
         let rooms = (0..random.usize(1..=4)).map(|_| {
@@ -123,6 +128,7 @@ impl Plan {
             placement: if stays { Placement::Accept } else { Placement::Home },
             table_slots: pick(random, &[10, 16, 24, 64]),
             buffers: pick(random, &[1, 2, 4, 16]),
+            ring: RingUse::default(),
             lane_messages: pick(random, &[1, 2, 4, 64]),
             lane_bytes: pick(random, &[least_lane, 2 * least_lane, 1 << 20]),
             clients,
@@ -136,12 +142,36 @@ impl Plan {
             message_bytes: message_bytes.min(affordable.max(10)),
             abrupt: (random.u8(0..4) == 0).then(|| random.u64(1..2000)),
             famine: if random.u8(0..6) == 0 { (5, random.u64(6..400)) } else { (0, 0) },
+            // Nothing is drawn for this: what other seeds stand for stays.
+            scarce: seed.is_multiple_of(12),
             rush: pick(random, &[1, 20, 200, 3000]),
             for_good: random.bool(),
             grace: pick(random, &[0, 5, 100, 12_000, 12_000]),
             limits,
             reloads,
             front: pick(random, &[None, None, Some(Proxies::Forward), Some(Proxies::Preface)]),
+        }
+    }
+
+    /// The same world with receives that stand.
+    #[must_use]
+    pub fn standing(self) -> Self {
+        let random = &mut Rng::with_seed(!self.seed);
+        let ring = RingUse {
+            receive: ReceiveMode::Standing,
+            buffer_bytes: pick(random, &[100, 1000, 8 << 10]),
+            stride: pick(random, &[1, 3, 64]),
+            ..self.ring
+        };
+        Self { ring, ..self }
+    }
+
+    /// What the main thread would say of the memory.
+    pub fn memory_left(&self, now: u64) -> MemoryLeft {
+        match now {
+            5..150 if self.scarce => MemoryLeft::Short,
+            150..300 if self.scarce => MemoryLeft::Dire,
+            _ => MemoryLeft::Enough,
         }
     }
 

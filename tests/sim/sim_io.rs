@@ -30,9 +30,12 @@ const ACCEPTS_MAX: u32 = 30;
 #[derive(Debug)]
 enum Op {
     Accept,
+    AcceptSome(usize),
     StopAccepting,
     AskPeer(ConnId),
     Recv(ConnId, Patience),
+    RecvStanding(ConnId),
+    StopReceiving(ConnId),
     PollReadable(ConnId),
     PollWritable(ConnId),
     Disarm(ConnId),
@@ -196,9 +199,12 @@ impl SimIo {
         let mut world = self.world.borrow_mut();
         match op {
             Op::Accept => world.accept(me),
+            Op::AcceptSome(count) => world.accept_some(me, count),
             Op::StopAccepting => world.stop_accepting(me),
             Op::AskPeer(conn) => world.ask_peer(me, conn),
             Op::Recv(conn, patience) => world.recv(me, conn, patience),
+            Op::RecvStanding(conn) => world.recv_standing(me, conn),
+            Op::StopReceiving(conn) => world.stop_receiving(me, conn),
             Op::PollReadable(conn) => world.poll_readable(me, conn),
             Op::PollWritable(conn) => world.poll_writable(me, conn),
             Op::Disarm(conn) => world.disarm(me, conn),
@@ -269,8 +275,8 @@ impl SimIo {
             Completion::Writable { conn } => {
                 self.witness_of(*conn, |view| view.write_polled = false);
             }
-            Completion::Received { conn, .. } => {
-                self.witness_of(*conn, |view| view.receiving = false);
+            Completion::Received { conn, armed, .. } => {
+                self.witness_of(*conn, |view| view.receiving = *armed);
             }
             Completion::Departed { conn } => {
                 self.witness_of(*conn, |view| view.stage = Stage::Departed);
@@ -301,6 +307,12 @@ impl Io for SimIo {
         self.push(Op::Accept);
     }
 
+    fn accept_some(&mut self, count: usize) {
+        assert!(count > 0, "shard {} accepts none", self.me);
+        self.accepts = true;
+        self.push(Op::AcceptSome(count));
+    }
+
     fn stop_accepting(&mut self) {
         self.accepts = false;
         self.push(Op::StopAccepting);
@@ -317,6 +329,18 @@ impl Io for SimIo {
         assert!(!view.receiving, "shard {me}: two receives in flight for {conn:?}");
         view.receiving = true;
         self.push(Op::Recv(conn, patience));
+    }
+
+    fn recv_standing(&mut self, conn: ConnId) {
+        let view = self.view_here(conn, "recv_standing");
+        if !std::mem::replace(&mut view.receiving, true) {
+            self.push(Op::RecvStanding(conn));
+        }
+    }
+
+    fn stop_receiving(&mut self, conn: ConnId) {
+        self.view_here(conn, "stop_receiving");
+        self.push(Op::StopReceiving(conn));
     }
 
     fn poll_readable(&mut self, conn: ConnId) {

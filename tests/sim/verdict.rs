@@ -50,6 +50,7 @@ fn check_status(sim: &Sim, client: &Client) {
     let waited = u128::from(log.told_end_at.unwrap_or(0) - log.connected_at);
     let may = match code {
         "full" => !spreads || any(plan, |limits| limits.connections_max < plan.clients),
+        "low_memory" => plan.scarce,
         "room_full" => any(plan, |limits| limits.members_max.is_some()),
         "rooms_full" => any(plan, |limits| limits.rooms_max.is_some()),
         "too_many_connections" => any(plan, |limits| limits.connections_per_address.is_some()),
