@@ -120,8 +120,6 @@ mod tests {
         let shards: Vec<_> = (0..3).map(|_| Neighbour::default()).collect();
         for (shard, at) in shards.iter().zip([100, 101, 99]) {
             shard.moved_at.store(at, Ordering::Relaxed);
-            // Asleep or not: it was woken.
-            shard.asleep.store(true, Ordering::Relaxed);
         }
         assert_eq!(unmoved(shards.iter(), Now(99)), None);
         assert_eq!(unmoved(shards.iter(), Now(100)), Some(ShardId(2)));
