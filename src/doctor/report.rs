@@ -14,8 +14,9 @@ use crate::probe::Clients;
 
 /// Column in which what was found begins.
 const COLUMN: usize = 34;
-/// Checks without which there is no server, so that the box holds nobody.
-const VITAL: [&str; 4] = ["config", "kernel", "io_uring", "memlock"];
+/// Checks without which there is no server, so that the box holds nobody; what is the cause of
+/// another comes first.
+const VITAL: [&str; 5] = ["config", "kernel", "memlock", "nofile", "io_uring"];
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -51,14 +52,14 @@ impl Report {
             here: here as u64,
             checks,
         };
-        let dead = report.checks.iter().find(|check| {
-            let is_vital = VITAL.contains(&check.id.as_str());
-            check.status == Status::Fail && check.breaks_at == Some(0) && is_vital
-        });
+        let is_dead = |id: &&str| {
+            let none = |check: &Check| check.status == Status::Fail && check.breaks_at == Some(0);
+            report.checks.iter().any(|check| check.id == **id && none(check))
+        };
+        let dead = VITAL.iter().copied().find(is_dead);
         if let Some(dead) = dead {
-            let id = dead.id.clone();
             (report.connections, report.here) = (0, 0);
-            (report.first_limit, report.first_limit_said) = (id.clone(), id);
+            (report.first_limit, report.first_limit_said) = (dead.to_owned(), dead.to_owned());
         }
         report
     }
@@ -147,7 +148,8 @@ fn write_check(text: &mut String, check: &Check) {
     if let Some(limit) = &check.limit {
         let _ = write!(text, " ({limit})");
     }
-    let between = if check.measured.is_empty() { "" } else { ": " };
+    let is_bare = check.measured.is_empty() && check.limit.is_none();
+    let between = if is_bare { "" } else { ": " };
     let _ = write!(text, "{between}{}", check.message);
     match check.breaks_at {
         Some(0) if check.status == Status::Fail => text.push_str("; it holds nobody"),
