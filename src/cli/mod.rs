@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod logging;
 mod serve;
+mod tune;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -33,6 +34,7 @@ Examples:
   ringhall config default                   every key, with its default and range
   ringhall config check --config F          is this file right?
   ringhall doctor                           how many connections does this box hold?
+  ringhall tune --write ./tuned             what does this box want other than the defaults?
   ringhall bench echo --url ws://127.0.0.1:8000   how fast is it, and is every byte right?")]
 struct Arguments {
     #[command(subcommand)]
@@ -56,6 +58,15 @@ Signals: SIGTERM or SIGINT shuts down gracefully, a second one at once; SIGHUP r
     /// Puts load on a server that runs, and checks every byte that comes back.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Measures this box, and writes configuration, sysctl and systemd drop-ins from it.
+    #[command(after_help = "\
+Examples:
+  ringhall tune --write ./tuned             less than 90 seconds, on a box that is quiet
+  ringhall tune --full --connections 1000000 --write ./tuned
+  ringhall tune revert --write ./tuned
+
+Nothing of the box is changed: the files say what to put where.")]
+    Tune(tune::TuneFlags),
     /// Examines this box: how many connections it holds, what stops it first, what to do.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorFlags),
@@ -163,6 +174,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         None => serve::run(arguments.serve.sources()),
         Some(Command::Serve(flags)) => serve::run(flags.sources()),
         Some(Command::Bench(command)) => bench::run(command),
+        Some(Command::Tune(flags)) => tune::run(flags),
         Some(Command::Doctor(flags)) => doctor::run(flags),
         Some(Command::Config(ConfigCommand::Check(flags))) => config::check(flags.sources(vec![])),
         Some(Command::Config(ConfigCommand::Default)) => config::default(),

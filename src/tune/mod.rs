@@ -13,6 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub mod bar;
+pub mod command;
 pub mod decide;
 pub mod diff;
 pub mod files;

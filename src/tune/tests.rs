@@ -46,8 +46,8 @@ impl Bench for Known {
     }
 }
 
-/// A run of a box on which a longer wait is a quarter better and everything else no better.
-pub(super) fn report() -> Report {
+/// Knobs of real keys.
+pub(super) fn knobs() -> Vec<Knob> {
     let knob = |name, candidates: &[&[(&'static str, &str)]], quick| Knob {
         name,
         what: "a <test> & more",
@@ -58,7 +58,7 @@ pub(super) fn report() -> Report {
         loads: &[Load::LargeRoom, Load::Echo],
         quick,
     };
-    let knobs = [
+    vec![
         knob("receive", &[&[("ring.receive", "standing")]], true),
         knob(
             "batch",
@@ -69,14 +69,18 @@ pub(super) fn report() -> Report {
             true,
         ),
         knob("depth", &[&[("ring.entries", "512")]], false),
-    ];
+    ]
+}
+
+/// A run of a box on which a longer wait is a quarter better and everything else no better.
+pub(super) fn report() -> Report {
     let mut bench = Known::new(|setting, _| match setting {
         "2ms,512" => 1.25,
         "0s" => 0.8,
         _ => 1.0,
     });
     let last = Instant::now() + Duration::from_secs(3600);
-    let outcome = run::run(&mut bench, &knobs, true, last, &mut Bar::hidden()).unwrap();
+    let outcome = run::run(&mut bench, &knobs(), true, last, &mut Bar::hidden()).unwrap();
     let basis = Basis {
         wanted: Some(1_000_000),
         memory_holds: 3_000_000,
