@@ -35,6 +35,8 @@ pub struct Report {
     each: Vec<(&'static str, Option<u64>)>,
     /// The same promise where the clients are on this box.
     here: u64,
+    /// What the promise reckons with.
+    clients: Clients,
 }
 
 impl Report {
@@ -50,6 +52,7 @@ impl Report {
             asked: patient.asked,
             each: each(patient),
             here: here as u64,
+            clients: patient.clients,
             checks,
         };
         let is_dead = |id: &&str| {
@@ -87,6 +90,9 @@ impl Report {
         if let Some(asked) = self.asked.filter(|asked| *asked > self.connections) {
             let _ =
                 writeln!(text, "\n{asked} connections are asked for: put right what says FAIL.");
+        }
+        if self.clients == Clients::Elsewhere && !preflight {
+            let _ = writeln!(text, "Were the clients on this box too: {} connections", self.here);
         }
         let _ = writeln!(
             text,
