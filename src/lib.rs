@@ -45,6 +45,7 @@ pub mod bench;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod probe;
 pub mod server;
 pub mod systemd;

@@ -1,14 +1,18 @@
-//! Prometheus' own checker finds nothing to say about `/metrics` under load, nor about the rules.
+//! Prometheus' own checker finds nothing to say about `/metrics` under load, the rules, the board.
 //!
 //! Wants `promtool` on the PATH (or in PROMTOOL), which `tests/run` provides; plain `cargo test`
 //! leaves it out.
 
+#[path = "support/board.rs"]
+mod board;
 mod support;
 
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::Value;
 use support::{Server, get};
 
 /// Scrapes that are checked while the load runs.
@@ -50,7 +54,11 @@ fn assert_passes(arguments: &[&str]) {
 
 #[test]
 fn metrics_under_load_are_clean() {
-    let server = Server::start(&["--shards", "2"]);
+    // A broker that is not there has all its rows too.
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let broker = format!("broker.url=redis://{}", nobody.local_addr().expect("a bound socket"));
+    drop(nobody);
+    let server = Server::start(&["--shards", "2", "--set", &broker]);
     let url = format!("ws://{}", server.address());
     let shapes: [&[&str]; 3] = [
         &["fanout", "--rooms", "4", "--members", "20", "--publishers", "2"],
@@ -60,7 +68,7 @@ fn metrics_under_load_are_clean() {
     ];
     let loads: Vec<_> = shapes.iter().map(|shape| Load::start(shape, &url)).collect();
     let is_loaded = |metrics: &str| {
-        let wanted = ["ringhall_connection_bytes{", "ringhall_publish_seconds_bucket{"];
+        let wanted = ["ringhall_connection_bytes{", "ringhall_broker_state{"];
         wanted.iter().all(|name| metrics.contains(name))
             && !metrics.contains("\nringhall_deliveries_total 0\n")
     };
@@ -114,6 +122,23 @@ fn the_rules_are_right() {
 #[test]
 fn each_rule_speaks_when_it_should_and_only_then() {
     assert_passes(&["test", "rules", &file("ringhall.rules.test.yml")]);
+}
+
+#[test]
+fn every_query_of_the_board_is_one() {
+    let mut rules = String::from("groups:\n  - name: board\n    rules:\n");
+    for (at, query) in board::queries().iter().enumerate() {
+        // The list of boxes and the choice of the Prometheus are Grafana's own.
+        if query.starts_with("label_values(") || query == "prometheus" {
+            continue;
+        }
+        let query = query.replace("$__rate_interval", "1m").replace("$instance", ".*");
+        let query = Value::from(query);
+        rules.push_str(&format!("      - record: board:query:{at}\n        expr: {query}\n"));
+    }
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(rules.as_bytes()).expect("room for it");
+    assert_passes(&["check", "rules", file.path().to_str().expect("UTF-8")]);
 }
 
 #[test]

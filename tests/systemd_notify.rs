@@ -81,8 +81,8 @@ fn a_watchdog_hears_pings_while_shards_sleep_and_nobody_else_does() {
         let notices = Notices::new();
         let _server = Server::with(|command| {
             notices.name_to(command);
-            micros.iter().for_each(|micros| drop(command.env("WATCHDOG_USEC", micros)));
-            pid.iter().for_each(|pid| drop(command.env("WATCHDOG_PID", pid)));
+            command.envs(micros.map(|micros| ("WATCHDOG_USEC", micros)));
+            command.envs(pid.map(|pid| ("WATCHDOG_PID", pid)));
         });
         assert!(notices.next().starts_with("READY=1"));
         let next = notices.next();

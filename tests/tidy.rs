@@ -57,9 +57,10 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["uring", "ws", "probe"]),
+    ("doctor", &["uring", "net", "config", "probe"]),
     ("tune", &["uring", "config", "probe", "bench"]),
     ("log", &[]),
-    ("cli", &["config", "probe", "server", "bench", "tune", "log"]),
+    ("cli", &["config", "probe", "server", "bench", "doctor", "tune", "log"]),
     ("main", &["cli"]),
 ];
 
@@ -98,13 +99,13 @@ const CRATES: &[(&str, &[&str])] = &[
         "rustix",
         &[
             "io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
-            "tune",
+            "doctor", "tune",
         ],
     ),
     ("rustls", &["broker"]),
     ("sd-notify", &["systemd"]),
     ("serde", &["protocol", "control", "config"]),
-    ("serde_json", &["protocol", "control", "config", "probe", "bench", "tune"]),
+    ("serde_json", &["protocol", "control", "config", "probe", "bench", "doctor", "tune"]),
     ("sha2", &["control"]),
     ("simdutf8", &["ws"]),
     ("socket2", &["net", "bench"]),

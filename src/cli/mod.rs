@@ -6,6 +6,7 @@
 
 mod bench;
 mod config;
+mod doctor;
 mod logging;
 mod serve;
 mod tune;
@@ -32,8 +33,9 @@ Examples:
   ringhall --set client.queue_bytes=2MiB    set any key
   ringhall config default                   every key, with its default and range
   ringhall config check --config F          is this file right?
-  ringhall bench echo --url ws://127.0.0.1:8000   how fast is it, and is every byte right?
-  ringhall tune --write ./tuned             what does this box want other than the defaults?")]
+  ringhall doctor                           how many connections does this box hold?
+  ringhall tune --write ./tuned             what does this box want other than the defaults?
+  ringhall bench echo --url ws://127.0.0.1:8000   how fast is it, and is every byte right?")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -65,6 +67,9 @@ Examples:
 
 Nothing of the box is changed: the files say what to put where.")]
     Tune(tune::TuneFlags),
+    /// Examines this box: how many connections it holds, what stops it first, what to do.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorFlags),
     /// Checks, explains and prints configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -170,6 +175,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Serve(flags)) => serve::run(flags.sources()),
         Some(Command::Bench(command)) => bench::run(command),
         Some(Command::Tune(flags)) => tune::run(flags),
+        Some(Command::Doctor(flags)) => doctor::run(flags),
         Some(Command::Config(ConfigCommand::Check(flags))) => config::check(flags.sources(vec![])),
         Some(Command::Config(ConfigCommand::Default)) => config::default(),
         Some(Command::Config(ConfigCommand::Show(flags))) => config::show(flags.sources(vec![])),

@@ -18,8 +18,7 @@ use crate::counters::{self, Counter, Counters};
 use crate::host::Clock;
 use crate::http::refusal;
 use crate::probe::Footprint;
-use crate::shard::shared::{MemoryLeft, Neighbour, Shared};
-use crate::time::Now;
+use crate::shard::shared::{MemoryLeft, Shared};
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -85,16 +84,6 @@ impl Overseer {
 
     pub(super) fn is_draining(&self) -> bool {
         self.stage.load(Ordering::Relaxed) == DRAINING
-    }
-
-    /// The moment, by the clock of the shards.
-    pub(super) fn now(&self) -> Now {
-        self.clock.now()
-    }
-
-    /// All shards, in order.
-    pub(super) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
-        self.shared.neighbours.iter().map(std::ops::Deref::deref)
     }
 
     /// A counter, summed over all shards.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::health::Overseer;
 use crate::counters::Counter;
@@ -21,6 +21,9 @@ use crate::time::Now;
 
 /// How often the supervisor hears how things are.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
+
+/// Looks at a shard that does not move, in the time between two pings.
+const LOOKS: u32 = 8;
 
 /// Messages since the last look, for a rate.
 struct Rate {
@@ -76,8 +79,9 @@ pub(super) async fn tell_status(supervisor: Rc<Supervisor>, overseer: Arc<Overse
 
 /// Pings every `period` while all shards move; never ends.
 ///
-/// Each time all of them are woken; whoever has not moved until the next time is stuck, and the
-/// supervisor hears nothing. In a shutdown shards end one by one, and the main thread bounds that.
+/// Each time all of them are woken, and all have to turn before the next ping. Whoever does not is
+/// looked at again, so that a box that stood still for a moment costs a late ping, not a restart.
+/// (`/health` judges more slowly, over several seconds.)
 pub(super) async fn ping(
     supervisor: Rc<Supervisor>,
     overseer: Arc<Overseer>,
@@ -87,21 +91,24 @@ pub(super) async fn ping(
     let mut due = interval(period);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     due.tick().await;
+    let neighbours = || overseer.shared.neighbours.iter().map(std::ops::Deref::deref);
     loop {
-        let kicked_at = overseer.now();
+        let woken_at = overseer.clock.now();
         for eventfd in eventfds.iter() {
             // A counter that is full rings as well.
             let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
         }
         due.tick().await;
-        match unmoved(overseer.neighbours(), kicked_at) {
-            Some(shard) if !overseer.is_draining() => {
-                let shard = shard.0;
+        let mut looks = 0;
+        while let Some(ShardId(shard)) = unmoved(neighbours(), woken_at) {
+            looks += 1;
+            if looks == 2 {
                 tracing::error!(shard, "the shard does not move: the watchdog is not told");
                 supervisor.status(&format!("shard {shard} does not move"));
             }
-            _ => supervisor.ping(),
+            sleep(period / LOOKS).await;
         }
+        supervisor.ping();
     }
 }
 
@@ -114,6 +121,7 @@ fn unmoved<'a>(shards: impl Iterator<Item = &'a Neighbour>, woken_at: Now) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::shared::ENDED;
 
     #[test]
     fn a_shard_that_was_woken_and_did_not_move_is_named() {
@@ -124,5 +132,7 @@ mod tests {
         assert_eq!(unmoved(shards.iter(), Now(99)), None);
         assert_eq!(unmoved(shards.iter(), Now(100)), Some(ShardId(2)));
         assert_eq!(unmoved(shards.iter(), Now(101)), Some(ShardId(0)));
+        shards[0].moved_at.store(ENDED, Ordering::Relaxed);
+        assert_eq!(unmoved(shards.iter(), Now(101)), Some(ShardId(2)), "who is done is not stuck");
     }
 }

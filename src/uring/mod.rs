@@ -22,6 +22,7 @@ mod armed;
 mod buffers;
 mod completions;
 mod error;
+mod features;
 mod half_closes;
 mod operations;
 mod pages;
@@ -55,6 +56,7 @@ use self::sends::Sends;
 use self::sockets::{Adoptions, Asks};
 
 pub use self::error::{KERNEL_MIN, SetupError};
+pub use self::features::{Feature, features, try_out};
 pub use self::pages::small_pages;
 
 /// What [`Setup::enters_max`] is for a shard: all that a thousand connections have to say, and a

@@ -1,5 +1,6 @@
 //! What a server refuses is said with what to do; TLS; several hosts.
 
+use async_nats::jetstream::stream::Config;
 use ringhall::bridge::Delivery::{LocalFirst, Ordered};
 use ringhall::broker::{BrokerError, Engine, Lane, nats};
 
@@ -92,9 +93,23 @@ async fn ordered_delivery_without_jetstream_is_told() {
 #[tokio::test]
 async fn a_stream_of_the_same_name_that_holds_something_else_is_told() {
     let server = Nats::start();
-    let mut first = options(&server.url(), Ordered, 1);
-    first.prefix = "ring.hall".into();
-    connect(&*nats::engine(&first).expect("an engine"), &Ear::new()).await;
-    let error = refusal(&*engine(&server, Ordered, 2)).await;
+    let client = async_nats::connect(server.url()).await.expect("connected");
+    let name = "RINGHALL".to_owned();
+    let other = Config { name, subjects: vec!["other".into()], ..Config::default() };
+    async_nats::jetstream::new(client).create_stream(other).await.expect("a stream");
+    let error = refusal(&*engine(&server, Ordered, 1)).await;
     assert!(error.contains("RINGHALL") && error.contains("broker.prefix"), "{error}");
+}
+
+#[tokio::test]
+async fn prefixes_that_differ_in_dots_and_case_alone_share_a_server() {
+    let server = Nats::start();
+    let mut sessions = Vec::new();
+    for prefix in ["ringhall", "ring.hall", "RINGHALL"] {
+        let mut one = options(&server.url(), Ordered, 1);
+        one.prefix = prefix.into();
+        let one = nats::engine(&one).expect("an engine");
+        sessions.push(connect(&*one, &Ear::new()).await);
+    }
+    assert_eq!(sessions.len(), 3);
 }

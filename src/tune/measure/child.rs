@@ -5,19 +5,19 @@
 //! Never: waits without a deadline.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::Fault;
 
 /// Wait for the end of a process that was asked to end.
 const END: Duration = Duration::from_secs(3);
-/// Pause between two looks at it.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// The process; killed where it is dropped before its end.
 #[derive(Debug)]
@@ -124,12 +124,16 @@ impl Running {
     /// Whether it has ended well; `None` where it has not ended.
     fn wait_end(&mut self, deadline: Duration) -> Option<bool> {
         let until = Instant::now() + deadline;
+        // Readable once the process has ended.
+        let handle = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
         loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status.success()),
-                Ok(None) if Instant::now() < until => std::thread::sleep(LOOK),
-                Ok(None) => return None,
-                Err(_) => return Some(false),
+            let ended = self.child.try_wait().map(|status| status.map(|status| status.success()));
+            let left = until.saturating_duration_since(Instant::now());
+            match (ended, &handle) {
+                (Ok(Some(success)), _) => return Some(success),
+                (Err(_), _) | (_, Err(_)) => return Some(false),
+                (Ok(None), Ok(_)) if left.is_zero() => return None,
+                (Ok(None), Ok(handle)) => wait_for(handle, PollFlags::IN, left),
             }
         }
     }
@@ -148,6 +152,16 @@ impl Drop for Running {
             let _gone = self.child.wait();
         }
     }
+}
+
+/// Waits until a descriptor is ready, `at_most` so long; a signal may cut it short.
+pub(super) fn wait_for(fd: &impl AsFd, flags: PollFlags, at_most: Duration) {
+    let limit = Timespec {
+        tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(at_most.subsec_nanos()),
+    };
+    // Whoever called looks again, whatever came of it.
+    let _ready = poll(&mut [PollFd::new(fd, flags)], Some(&limit));
 }
 
 /// Keeps this thread on one CPU.

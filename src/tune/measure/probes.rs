@@ -9,9 +9,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
 use serde_json::Value;
 
 use super::super::{Bench as _, Finding, Probes};
+use super::child::wait_for;
 use super::trial::bench;
 use super::{Fault, Load, Plan, Servers, Setting};
 use crate::probe::Facts;
@@ -281,7 +283,7 @@ fn crowd(address: SocketAddr) -> std::io::Result<TcpStream> {
                 progress = Instant::now();
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                std::thread::sleep(Duration::from_millis(1));
+                wait_for(&stream, PollFlags::OUT, STILL);
             }
             Err(error) => return Err(error),
         }
