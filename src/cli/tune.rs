@@ -29,7 +29,8 @@ pub(super) struct TuneFlags {
     /// Every sweep, up to 15 minutes
     #[arg(long)]
     full: bool,
-    /// Connections that the box is to hold [default: as many as its memory does]
+    /// Connections that the box is to hold [default: as many as its
+    /// memory and one shard a CPU do]
     #[arg(long, value_name = "N", value_parser = number)]
     connections: Option<u64>,
     /// Folder for ringhall.toml, the drop-ins of sysctl and systemd, and the report
