@@ -162,7 +162,7 @@ fn plan(quick: bool, cpus: &[usize]) -> Plan {
     Plan {
         quick,
         server_cpu: cpus.first().copied().unwrap_or(0),
-        generator_cpu: cpus.get(1).or(cpus.first()).copied().unwrap_or(0),
+        generator_cpu: cpus.get(1).or_else(|| cpus.first()).copied().unwrap_or(0),
         trial: Duration::from_millis(trial),
         warmup: Duration::from_millis(warmup),
     }
