@@ -12,7 +12,9 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-pub use capacity::{Bound, Capacity, Clients, DoesNotFit, memory_reserve, shards_for};
+pub use capacity::{
+    Bound, Capacity, Clients, DoesNotFit, memory_reserve, shards_for, shards_locked,
+};
 pub use memory::Memory;
 
 /// The oldest kernel that this data plane runs on: 6.8 brought `FIXED_FD_INSTALL`.

@@ -17,6 +17,7 @@ mod bystander;
 mod client;
 mod frame;
 mod http;
+pub mod promise;
 mod server;
 
 use std::time::{Duration, Instant};
