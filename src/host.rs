@@ -28,10 +28,10 @@ use crate::conn::Origin;
 use crate::control::public::{self, Accepted, Site, Upgrades, serve};
 use crate::http::{Protocol, Refusal, RefusalKind, Route, Upgrade};
 use crate::limits::accept_reserve;
-use crate::shard::shared::{Neighbour, Order, Shared, take_one};
+use crate::shard::shared::{ENDED, Neighbour, Order, Shared, take_one};
 use crate::shard::tick::Next;
 use crate::shard::{Handoff, Shard, TurnedAway};
-use crate::time::Now;
+use crate::time::{Now, Stamp};
 use crate::uring::UringIo;
 use crate::ws::handshake::accept_response;
 
@@ -52,7 +52,15 @@ impl Clock {
     /// Milliseconds since the start.
     #[must_use]
     pub fn now(self) -> Now {
-        Now(crate::time::millis(self.0.elapsed()))
+        self.read().0
+    }
+
+    /// The same moment in milliseconds and, modulo 2^32, in microseconds.
+    #[must_use]
+    pub fn read(self) -> (Now, Stamp) {
+        let elapsed = self.0.elapsed();
+        let low = elapsed.as_micros() & u128::from(u32::MAX);
+        (Now(crate::time::millis(elapsed)), Stamp(u32::try_from(low).unwrap_or_default()))
     }
 
     fn instant(self, now: Now) -> tokio::time::Instant {
@@ -117,10 +125,15 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
             let Promised { upgrade, origin } = returned.promised;
             shard.adopt(returned.fd, upgrade, origin, returned.leftover);
         }
-        let now = host.clock.now();
+        let (now, began) = host.clock.read();
+        shard.state.note_beginning(began);
         let next = shard.turn(now);
+        if shard.state.wants_end() {
+            shard.state.note_end(host.clock.read().1);
+        }
         if let Some(percent) = busy.measure(now) {
             shard.state.note_busy(percent);
+            shard.state.note_cpu(busy.spent);
         }
         for handoff in std::mem::take(&mut shard.state.handoffs) {
             welcome(handoff, site.clone(), lobby.clone(), host.shared.clone());
@@ -133,7 +146,11 @@ pub async fn drive(mut shard: Shard<UringIo>, host: Host) -> std::io::Result<()>
         }
         match next {
             Next::Turn => tokio::task::yield_now().await,
-            Next::End => return see_off(&lobby, &eventfd, host.shared.neighbour(id)).await,
+            Next::End => {
+                let neighbour = host.shared.neighbour(id);
+                neighbour.moved_at.store(ENDED, Ordering::Relaxed);
+                return see_off(&lobby, &eventfd, neighbour).await;
+            }
             Next::Sleep(until) => sleep(&mut shard, &eventfd, &lobby, host.clock, until).await?,
         }
     }
@@ -153,26 +170,23 @@ async fn sleep(
 ) -> std::io::Result<()> {
     let id = shard.state.id();
     let shared = shard.state.shared().clone();
-    let (bell, neighbour) = (shared.mesh.bell(id), shared.neighbour(id));
+    let bell = shared.mesh.bell(id);
     bell.fall_asleep();
     let has_news = shared.mesh.has_mail(id)
         || shard.state.has_bridge_mail()
-        || !neighbour.orders.is_empty()
+        || !shared.neighbour(id).orders.is_empty()
         || !lobby.returned.borrow().is_empty();
     if has_news || !shard.io.prepare_sleep() {
         bell.wake_up();
         tokio::task::yield_now().await;
         return Ok(());
     }
-    neighbour.asleep.store(true, Ordering::Relaxed);
     let woken = tokio::select! {
         ready = eventfd.readable() => ready.map(|mut ready| ready.clear_ready()),
         () = lobby.notify.notified() => Ok(()),
         () = tokio::time::sleep_until(clock.instant(until.unwrap_or_default())),
             if until.is_some() => Ok(()),
     };
-    neighbour.moved_at.store(clock.now().0, Ordering::Relaxed);
-    neighbour.asleep.store(false, Ordering::Relaxed);
     shard.io.wakeups(false);
     bell.wake_up();
     woken

@@ -198,6 +198,9 @@ pub trait Io {
     fn poll_readable(&mut self, conn: ConnId);
     /// Reports once that the socket takes bytes.
     fn poll_writable(&mut self, conn: ConnId);
+    /// Stops a standing receive, and nothing else. What it has read already still comes;
+    /// [`Completion::Received`] says when none is armed any more.
+    fn stop_receiving(&mut self, conn: ConnId);
     /// Stops whatever is armed for the connection; stale completions may still come.
     fn disarm(&mut self, conn: ConnId);
     /// Sends the segments, in order, as far as the socket takes them at once.
@@ -227,6 +230,14 @@ pub trait Io {
     fn release(&mut self, id: BufferId);
     /// Buffers that receives can still be given.
     fn buffers_free(&self) -> usize;
+    /// The fewest of these at any moment since this was last asked.
+    fn buffers_free_low(&mut self) -> usize {
+        self.buffers_free()
+    }
+    /// How often completions had to wait in the kernel since there was no room for them.
+    fn overflows(&self) -> u64 {
+        0
+    }
     /// Carries out what was queued.
     fn submit(&mut self, wait: Wait);
     /// The next completion; `None` when all are taken.
@@ -250,6 +261,12 @@ impl Segments {
             Self::One(segment) => std::slice::from_ref(segment),
             Self::Many(segments) => segments,
         }
+    }
+
+    /// How many bytes they have together.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.as_slice().iter().map(|segment| segment.len() as u64).sum()
     }
 
     /// What is left when the first `sent` bytes are gone.

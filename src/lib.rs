@@ -47,3 +47,5 @@ pub mod cli;
 pub mod config;
 pub mod probe;
 pub mod server;
+pub mod systemd;
+pub mod tune;

@@ -6,18 +6,16 @@
 
 use std::time::Duration;
 
-/// Bytes of one receive buffer: one read of a fast client, half the buffers of a 16 KiB choice.
-pub const BUFFER_BYTES: usize = 8 * 1024;
-/// Bytes of one connection's input that one turn takes: one receive's, or what was left of one when
-/// its room was full. Who sends without end waits for the next turn, like everybody.
-pub const TURN_INPUT_BYTES: usize = BUFFER_BYTES;
-/// Receive buffers of the whole process, divided by its shards: 16 MiB, whatever the connections.
-pub const BUFFERS_TOTAL: usize = 2048;
 /// Fewest receive buffers a shard gets.
 pub const BUFFERS_MIN: usize = 64;
-/// Receives that are carried out at a time: what they bring is decoded, and echoes sent, while the
-/// sockets and the buffers are still in the core's cache.
-pub const RECEIVE_STRIDE: usize = 64;
+/// Most receive buffers a shard gets: the kernel counts a ring's buffers in 16 bits, half used.
+pub const BUFFERS_MAX: usize = 1 << 15;
+/// Most bytes that all receive buffers together may have: they are there from the start.
+pub const BUFFERS_BYTES_MAX: usize = 1 << 30;
+/// Entries of the smallest submission queue.
+pub const RING_ENTRIES_MIN: usize = 256;
+/// Entries of the largest: with eight completions an entry, the kernel's bound of 65536 of these.
+pub const RING_ENTRIES_MAX: usize = 8192;
 /// Connections that a shard lets in a turn while more are waiting than that: about a millisecond
 /// of work, in which rooms wait.
 pub const ACCEPT_STRIDE: usize = 64;
@@ -89,8 +87,75 @@ const _: () = assert!(
     "a full shard accepts again as soon as its newcomers have been sent on"
 );
 const _: () = assert!(SEND_SEGMENTS_MAX <= 1024, "UIO_MAXIOV");
-const _: () = assert!(BUFFERS_TOTAL >= BUFFERS_MIN && BUFFERS_TOTAL <= 32768, "buffer ring");
+const _: () = assert!(BUFFERS_MIN.is_power_of_two() && BUFFERS_MAX <= 32768, "buffer ring");
 const _: () = assert!(TABLE_SLOTS_MAX < 1 << crate::id::SLOT_BITS, "a slot fits a tag");
+
+/// How a shard hears what open connections say (`ring.receive`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiveMode {
+    /// A poll says who is readable, and a receive fetches it: 610 bytes of the kernel's memory a
+    /// connection less, and one connection's input a turn is one buffer.
+    #[default]
+    Poll,
+    /// A receive stands armed, and brings what comes.
+    Standing,
+}
+
+/// The operation that a piece of payload is sent by (`ring.send`). Both are tried once, within the
+/// submission, and say nothing where all was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendMode {
+    /// `SEND` where a connection is sent one piece, `SENDMSG` where it is several.
+    #[default]
+    Send,
+    /// Always `SENDMSG`.
+    SendMsg,
+}
+
+/// How a shard's ring is used (section `ring` of the configuration); fixed at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingUse {
+    /// `ring.receive`.
+    pub receive: ReceiveMode,
+    /// `ring.buffer_bytes`: bytes of one receive buffer, and of one connection's input that one
+    /// turn takes (or what was left of that when its room was full). Who sends without end waits
+    /// for the next turn, like everybody.
+    pub buffer_bytes: usize,
+    /// `ring.buffers`: receive buffers of the whole process, divided by its shards.
+    pub buffers: usize,
+    /// `ring.entries`: most entries of a shard's submission queue; a power of two.
+    pub entries: usize,
+    /// `ring.stride`: receives that are carried out at a time. What they bring is decoded, and
+    /// echoes sent, while the sockets and the buffers are still in the core's cache.
+    pub stride: usize,
+    /// `ring.send`.
+    pub send: SendMode,
+}
+
+impl RingUse {
+    /// Receive buffers of each of so many shards: a power of two, as the kernel wants it.
+    #[must_use]
+    pub fn buffers_of(&self, shards: usize) -> usize {
+        let share = (self.buffers / shards.max(1)).max(BUFFERS_MIN);
+        share.next_power_of_two().min(BUFFERS_MAX)
+    }
+}
+
+impl Default for RingUse {
+    fn default() -> Self {
+        Self {
+            receive: ReceiveMode::Poll,
+            // One read of a fast client, half the buffers of a 16 KiB choice.
+            buffer_bytes: 8 << 10,
+            // 16 MiB, whatever the connections.
+            buffers: 2048,
+            // A fan-out to 4096 members is one system call.
+            entries: 4096,
+            stride: 64,
+            send: SendMode::Send,
+        }
+    }
+}
 
 /// What happens to a reader whose queue is full (`client.policy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

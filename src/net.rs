@@ -11,11 +11,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::remedy::remedy;
+
+/// How long an address may stay taken before that is an error: the sockets of a server that was
+/// killed are closed after its end, when the kernel has taken its rings apart.
+const TAKEN_FOR: Duration = Duration::from_millis(500);
+/// Pause before a taken address is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// What listening sockets, and the connections accepted from them, are set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +43,18 @@ impl Default for ListenOptions {
     }
 }
 
-/// Opens one listening socket. See [`listen_all`].
+/// Opens one listening socket. See [`listen_all`]. An address that somebody listens on is waited
+/// for, half a second.
 ///
 /// # Errors
 /// See [`listen_all`].
 pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
-    let opened = claim(address).and_then(|()| open(address, options));
+    let until = Instant::now() + TAKEN_FOR;
+    let wait = || {
+        pause();
+        Instant::now() < until
+    };
+    let opened = while_taken(|| claim(address).and_then(|()| open(address, options)), wait);
     opened.map_err(|error| explain(address, options.flag, error))
 }
 
@@ -71,6 +83,50 @@ pub fn listen_all(
     Ok(listeners)
 }
 
+#[expect(clippy::disallowed_methods, reason = "no shard runs before the sockets are there")]
+fn pause() {
+    std::thread::sleep(TRY_AGAIN);
+}
+
+/// Tries again while somebody has the address and `wait` says so.
+fn while_taken<T>(
+    mut attempt: impl FnMut() -> io::Result<T>,
+    mut wait: impl FnMut() -> bool,
+) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && wait() => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Prepares a listening socket that a supervisor opened: what its unit cannot set is set here, and
+/// holds for connections from now on. Whoever waited to be accepted before has the box's defaults.
+///
+/// # Errors
+/// If it does not listen, or an option cannot be set; the message says what to do.
+pub fn adopt(listener: &TcpListener, options: &ListenOptions) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    if !socket.is_listener()? {
+        let text = "an inherited socket does not listen: the socket unit must have Accept=no, and \
+                    pass its own sockets";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    // A ring would answer "try again" for a socket that must not wait, instead of waiting.
+    socket.set_nonblocking(false)?;
+    inherit(&socket, options)
+}
+
+/// Sets what accepted sockets inherit.
+fn inherit(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = options.notsent_lowat {
+        socket.set_tcp_notsent_lowat(bytes)?;
+    }
+    socket.set_tcp_user_timeout(options.user_timeout)
+}
+
 /// Fails where anybody listens already. `SO_REUSEPORT` alone would let a second process of the
 /// same user in, and each would get half of the connections.
 fn claim(address: SocketAddr) -> io::Result<()> {
@@ -85,11 +141,7 @@ fn claim(address: SocketAddr) -> io::Result<()> {
 fn open(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(bytes) = options.notsent_lowat {
-        socket.set_tcp_notsent_lowat(bytes)?;
-    }
-    socket.set_tcp_user_timeout(options.user_timeout)?;
+    inherit(&socket, options)?;
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket.into())
@@ -130,7 +182,6 @@ fn explain(address: SocketAddr, flag: &str, error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::SockRef;
     use std::net::TcpStream;
 
     fn anywhere() -> SocketAddr {
@@ -153,6 +204,27 @@ mod tests {
         let said = error.to_string();
         assert!(said.contains("another process listens") && said.contains("--listen"), "{said}");
         assert!(said.contains(&first.local_addr().unwrap().to_string()), "{said}");
+    }
+
+    #[test]
+    fn a_port_that_is_given_up_meanwhile_is_had() {
+        let mut holder = Some(listen(anywhere(), &ListenOptions::default()).unwrap());
+        let address = holder.as_ref().unwrap().local_addr().unwrap();
+        let mut waits = 0;
+        let wait = || {
+            waits += 1;
+            drop(holder.take());
+            waits < 3
+        };
+        while_taken(|| claim(address), wait).unwrap();
+        assert_eq!(waits, 1);
+    }
+
+    #[test]
+    fn only_a_taken_port_is_waited_for() {
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 1));
+        let error = while_taken(|| claim(elsewhere), || unreachable!("it will never be ours"));
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 
     #[test]
@@ -187,5 +259,27 @@ mod tests {
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 12_345);
         assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+    }
+
+    #[test]
+    fn a_socket_that_others_opened_is_set_as_ours_are() {
+        let options = ListenOptions {
+            notsent_lowat: Some(12_345),
+            user_timeout: Some(Duration::from_millis(4321)),
+            ..ListenOptions::default()
+        };
+        let listener = TcpListener::bind(anywhere()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        adopt(&listener, &options).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(!SockRef::from(&listener).nonblocking().unwrap());
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 12_345);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+        let connected = TcpListener::from(std::os::fd::OwnedFd::from(client));
+        let error = adopt(&connected, &options).unwrap_err().to_string();
+        assert!(error.contains("Accept=no"), "{error}");
     }
 }

@@ -24,6 +24,18 @@ impl Now {
     }
 }
 
+/// Microseconds since the process started, modulo 2^32: for spans of less than 71 minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(pub u32);
+
+impl Stamp {
+    /// Microseconds since `earlier`.
+    #[must_use]
+    pub fn micros_since(self, earlier: Self) -> u64 {
+        u64::from(self.0.wrapping_sub(earlier.0))
+    }
+}
+
 /// A duration in whole milliseconds, saturating.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {

@@ -56,6 +56,20 @@ fn a_room_that_is_not_open_costs_a_shard_nothing() {
 }
 
 #[test]
+fn what_the_broker_never_takes_is_dropped_for_the_other_box_alone() {
+    let broker = Loopback::default();
+    let (mut a, mut b) = two(&broker);
+    broker.set(|faults| faults.longest = Some(1000));
+    for text in ["before", &"x".repeat(1000), "after"] {
+        assert_eq!(a.say(&room("r"), text), Verdict::Goes);
+    }
+    assert_eq!([b.heard(), b.heard()], ["before", "after"]);
+    let report = a.wait("dropped", |report| report.dropped == 1);
+    assert_eq!((report.rejected, report.reconnects), (0, 0));
+    b.wait("missed", |report| report.gaps == 1);
+}
+
+#[test]
 fn what_the_broker_loses_is_counted_even_the_last_of_it() {
     let broker = Loopback::default();
     let (mut a, mut b) = two(&broker);

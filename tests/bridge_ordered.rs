@@ -141,6 +141,23 @@ fn what_the_broker_refuses_again_and_again_is_refused() {
 }
 
 #[test]
+fn what_the_broker_never_takes_is_refused_alone_and_for_good() {
+    let broker = Loopback::default();
+    let (mut a, mut b) = two(&broker);
+    broker.set(|faults| faults.longest = Some(1000));
+    let long = "x".repeat(1000);
+    for text in ["before", &long, "after"] {
+        assert_eq!(a.say(&room("r"), text), Verdict::Goes);
+    }
+    let mail = a.until("refused", |mail| matches!(mail, Inbound::Refused { .. }));
+    let Inbound::Refused { reference, for_good, .. } = mail else { unreachable!("asked for") };
+    assert_eq!((reference.as_deref(), for_good), (Some(&*long), true));
+    assert_eq!([heard(&mut b).0, heard(&mut b).0], ["before", "after"]);
+    let report = a.report();
+    assert_eq!((report.rejected, report.reconnects, report.state), (1, 0, State::Closed));
+}
+
+#[test]
 fn a_broker_that_comes_back_empty_begins_anew_under_another_name() {
     let broker = Loopback::default();
     let (mut a, mut b) = two(&broker);

@@ -77,6 +77,31 @@ fn an_unknown_section_is_told_the_likely_one() {
 }
 
 #[test]
+fn what_only_a_brokers_engine_refuses_is_refused_too() {
+    for (section, says) in [
+        ("url = \"amqp://h/a/b\"", "virtual host"),
+        ("prefix = \"amq.mine\"\nurl = \"amqp://h\"", "no name of an exchange"),
+        ("url = \"kafka://ann:sesame@h:1/?sasl=magic\"", "`sasl` is one of"),
+        ("url = \"kafka://h/topic\"", "no path"),
+        ("url = \"redis://h/x\"", "database"),
+        ("url = \"nats://h/x\"", "which is no host"),
+    ] {
+        let (_folder, path) = file(&format!("# mine\n[broker]\n{section}\n"));
+        let path = path.to_str().unwrap();
+        let said = ringhall(&["config", "check", "--config", path], &[]);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{section}: {}", said.err);
+        let line = 3 + section.split("url = ").next().unwrap().lines().count();
+        assert!(said.err.starts_with(&format!("{path}:{line}: broker.url: ")), "{}", said.err);
+        assert!(said.err.contains(says) && !said.err.contains("sesame"), "{}", said.err);
+        assert!(said.err.ends_with("ringhall: 1 problem in the configuration\n"), "{}", said.err);
+    }
+    for url in ["amqp://h", "amqp://u:p@h/a%2Fb", "kafka://h/", "redis://h/1", "nats://h"] {
+        let said = ringhall(&["config", "check", "--set", &format!("broker.url={url}")], &[]);
+        assert_eq!(said.code, Some(0), "{url}: {}", said.err);
+    }
+}
+
+#[test]
 fn a_combination_that_cannot_be_names_both_keys_and_the_remedy() {
     let (_folder, path) = file("[heartbeat]\ntimeout = \"30s\"\n");
     let said = ringhall(&["config", "check", "--config", path.to_str().unwrap()], &[]);

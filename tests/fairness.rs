@@ -1,14 +1,14 @@
 //! Who sends without end delays nobody by more than a turn's bounded work.
 //!
 //! Counted in turns and bytes, over an `Io` without a clock: a turn takes at most
-//! `TURN_INPUT_BYTES` of one connection, whoever waits for a buffer or for a room comes before
+//! `ring.buffer_bytes` of one connection, whoever waits for a buffer or for a room comes before
 //! whoever wants more of it, and so does mail from another shard.
 
 use std::rc::Rc;
 
 use ringhall::counters::Counter;
 use ringhall::id::{ConnId, ShardId};
-use ringhall::limits::{BUFFER_BYTES, Limits, TURN_INPUT_BYTES};
+use ringhall::limits::{Limits, RingUse};
 
 #[path = "support/counting_io.rs"]
 mod counting_io;
@@ -20,7 +20,7 @@ use scene::{RAW, Route, Scene, frames};
 /// Input of one receive: as many of the recorded frames as a buffer holds.
 fn flood() -> Rc<[u8]> {
     let frame = &frames(RAW)[0];
-    frame.repeat(BUFFER_BYTES / frame.len()).into()
+    frame.repeat(RingUse::default().buffer_bytes / frame.len()).into()
 }
 
 /// What the polite say, unlike anything in a flood.
@@ -102,7 +102,8 @@ fn a_turn_takes_no_more_of_one_connection_than_the_limit() {
         for room_tick_bytes in [Limits::default().room_tick_bytes, 2000] {
             let turns = taken(route, Limits { room_tick_bytes, ..Limits::default() });
             let most = turns.iter().max().copied().unwrap_or_default();
-            assert!(most <= TURN_INPUT_BYTES as u64, "{route:?}: {most} bytes in one turn");
+            let bound = RingUse::default().buffer_bytes as u64;
+            assert!(most <= bound, "{route:?}: {most} bytes in one turn");
             let all: u64 = turns.iter().sum();
             assert!(all > 100 * 1000, "{route:?}: {all} bytes in all: it was to be greedy");
         }

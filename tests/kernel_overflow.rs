@@ -36,6 +36,7 @@ fn arrivals_beyond_the_queue_all_arrive() {
         rig.io.send(here, one(&vec![0; 16 << 20]));
         rig.turn();
         assert!(matches!(rig.seen.pop_front(), Some(Completion::Fell { .. })));
+        assert!(rig.io.overflows() > 0, "and it is counted");
         let mut numbers = HashSet::new();
         let mut slots = HashSet::new();
         for completion in rig.seen.drain(..) {

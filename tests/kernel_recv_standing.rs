@@ -168,3 +168,22 @@ fn a_full_completion_queue_ends_it_without_losing_a_byte() {
     client.write_all(b"room again").unwrap();
     assert_eq!(bytes(&mut rig, conn), (b"room again".to_vec(), true));
 }
+
+#[test]
+fn a_stopped_one_ends_alone_and_can_stand_again() {
+    let mut rig = Rig::new(8);
+    rig.io.accept();
+    let (mut client, conn) = rig.connect();
+    rig.io.recv_standing(conn);
+    rig.turn();
+    rig.io.stop_receiving(conn);
+    assert_eq!(received(&mut rig, conn), (Err(Errno::CANCELED), false));
+    rig.io.poll_readable(conn);
+    rig.io.stop_receiving(conn);
+    client.write_all(b"later").unwrap();
+    // The poll is none of its business.
+    rig.wait(|completion| matches!(completion, Completion::Readable { .. }).then_some(()));
+    rig.io.recv_standing(conn);
+    assert_eq!(bytes(&mut rig, conn), (b"later".to_vec(), true));
+    assert_eq!(rig.io.failures(), 0, "it was there to be cancelled");
+}

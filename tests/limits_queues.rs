@@ -102,6 +102,7 @@ fn all_queues_together_end_at_the_budget_and_the_slowest_pays() {
     server.wait_counter("queue_bytes", |bytes| bytes == 0);
     assert_eq!(server.number("closed", "overloaded"), 1);
     assert_eq!(server.number("closed", "slow_consumer"), 0);
+    assert!(server.counter("dropped_overload") > 0, "what it was not given is counted");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Client, DEADLINE, Frame, Server, eventually, get, opcode};
+use support::{Client, DEADLINE, Frame, Server, eventually, get, opcode, open_folder};
 use tempfile::TempDir;
 
 /// A configuration file that can be written anew, and a server that reads it.
@@ -18,7 +18,7 @@ struct Configured {
 
 impl Configured {
     fn start(text: &str, arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = open_folder();
         let path = folder.path().join("ringhall.toml");
         std::fs::write(&path, text).expect("a file");
         let config = path.to_str().expect("UTF-8");

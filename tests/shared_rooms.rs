@@ -265,12 +265,16 @@ fn ordered_is_heard_when_it_comes_back_with_its_place() {
     let (at, then) = (heard.find(&joined), heard.find("\"content\":[2],\"offset\":1}"));
     assert!(at.is_some() && at < then, "{heard}");
     // And cannot take this one.
-    stage.tell(Inbound::Refused {
-        speaker: ConnKey { shard: SHARD, conn: ann },
-        reference: Some("8".into()),
-    });
-    let heard = stage.heard();
-    assert!(heard.contains("\"code\":\"unavailable\"") && heard.contains("\"ref\":8}"), "{heard}");
+    for (for_good, code) in [(false, "unavailable"), (true, "bad_message")] {
+        stage.tell(Inbound::Refused {
+            speaker: ConnKey { shard: SHARD, conn: ann },
+            reference: Some("8".into()),
+            for_good,
+        });
+        let heard = stage.heard();
+        let code = format!("\"code\":\"{code}\"");
+        assert!(heard.contains(&code) && heard.contains("\"ref\":8}"), "{heard}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Client, DEADLINE, End, Frame, Server, eventually, get, opcode};
+use support::{Client, DEADLINE, End, Frame, Server, eventually, get, opcode, open_folder};
 
 const RAW: [(&str, &str); 1] = [("Sec-WebSocket-Protocol", "ringhall.raw")];
 
@@ -186,7 +186,7 @@ fn a_second_signal_ends_at_once() {
 
 #[test]
 fn a_download_under_way_is_finished() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = open_folder();
     let bytes: Vec<u8> = (0..20_000_000u32).map(|n| (n % 251) as u8).collect();
     std::fs::write(folder.path().join("large.bin"), &bytes).expect("a file in it");
     let dir = format!("static.dir={}", folder.path().display());
@@ -210,7 +210,7 @@ fn a_download_under_way_is_finished() {
 
 #[test]
 fn a_download_that_nobody_reads_ends_with_the_grace() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = open_folder();
     std::fs::write(folder.path().join("large.bin"), vec![7; 20_000_000]).expect("a file in it");
     let dir = format!("static.dir={}", folder.path().display());
     let mut server = Server::start(&["--set", &dir, "--set", "shutdown.grace=300ms"]);

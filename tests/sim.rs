@@ -134,6 +134,22 @@ fn every_seed_keeps_the_invariants() {
     }
 }
 
+/// The same where receives stand.
+#[test]
+fn every_seed_keeps_the_invariants_with_standing_receives() {
+    if let Some(seed) = number("SIM_SEED") {
+        run::run_standing(seed, None, true);
+        return;
+    }
+    let count = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds: Vec<_> = (1..=count).collect();
+    let test = "every_seed_keeps_the_invariants_with_standing_receives";
+    let tallies = run_all(&seeds, test, |seed| run::run_standing(seed, None, false));
+    if count >= SEEDS {
+        check_coverage(&tallies);
+    }
+}
+
 /// The same of several servers with a broker between them.
 #[test]
 fn every_cluster_keeps_the_invariants() {
@@ -204,6 +220,12 @@ fn planted_bugs_are_noticed() {
             writeln!(std::io::stderr(), "{plant:?}: noticed in {noticed} of {PLANT_SEEDS} runs");
         assert!(noticed > 0, "{plant:?} is not noticed");
     }
+    // A standing receive that falls silent is that of its own kernel.
+    let is_noticed = |seed: &u64| {
+        let chances = u32::try_from(seed % 7).unwrap_or(0);
+        catch_unwind(|| run::run_standing(*seed, Some((Plant::LostEdge, chances)), false)).is_err()
+    };
+    assert!((1..=PLANT_SEEDS).any(|seed| is_noticed(&seed)), "a lost arrival is not noticed");
     PLANTED.set(false);
 }
 
@@ -223,7 +245,15 @@ fn check_coverage(tallies: &[Tally]) {
         "rooms",
         "members",
         "queue_bytes",
+        "closing",
+        "buffers",
         "buffers_lent",
+        "buffers_free_low",
+        "completion_overflows",
+        "cpu_us",
+        "accept_paused_rate",
+        "accept_paused_memory",
+        "accept_paused_files",
         "internal",
     ];
     let mut sum = Tally::default();

@@ -163,6 +163,7 @@ fn a_stalled_reader_is_closed_1013_and_the_others_get_everything() {
     pair.say_many(20, payload);
     server.wait_counter("queue_bytes", |bytes| bytes == 0);
     assert_eq!(server.counter("dropped"), 0);
+    assert!(server.counter("dropped_disconnect") > 0, "what it was not given is counted");
 }
 
 #[test]

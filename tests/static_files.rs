@@ -14,7 +14,7 @@ use plain_site::{Plain, Setup};
 use ringhall::control::files::Files;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use static_checks::{check_outside, check_static, get_with};
-use support::{Bystander, Client, Server, get};
+use support::{Bystander, Client, Server, get, open_folder};
 use tempfile::TempDir;
 
 #[test]
@@ -29,7 +29,7 @@ fn the_whole_server_serves_the_same() {
 
 #[test]
 fn the_whole_server_serves_a_folder_and_its_own_routes_before_it() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = open_folder();
     let folder = dir.path().join("public");
     fs::create_dir_all(folder.join("ws/lobby")).expect("folders");
     fs::write(dir.path().join("secret.txt"), "root: the secret").expect("a secret");

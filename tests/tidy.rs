@@ -47,17 +47,19 @@ const MODULES: &[(&str, &[&str])] = &[
     ("host", &["uring", "http", "ws", "conn", "mesh", "bridge", "shard", "control"]),
     ("config", &["proxy", "bridge"]),
     ("probe", &["uring"]),
+    ("systemd", &[]),
     ("broker", &["ws", "room", "bridge", "mesh", "config"]),
     (
         "server",
         &[
             "uring", "net", "proxy", "http", "conn", "room", "mesh", "bridge", "shard", "control",
-            "host", "config", "probe", "broker",
+            "host", "config", "probe", "systemd", "broker",
         ],
     ),
     ("bench", &["uring", "ws", "probe"]),
+    ("tune", &["uring", "config", "probe", "bench"]),
     ("log", &[]),
-    ("cli", &["config", "probe", "server", "bench", "log"]),
+    ("cli", &["config", "probe", "server", "bench", "tune", "log"]),
     ("main", &["cli"]),
 ];
 
@@ -70,6 +72,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["control"]),
     ("base64", &["control"]),
     ("bytes", &["control", "broker"]),
+    ("cadence", &["control"]),
     ("clap", &["cli"]),
     ("crossbeam", &["mesh", "bridge", "shard"]),
     ("fastrand", &["shard", "room", "conn", "control", "host", "server", "broker", "bench"]),
@@ -84,18 +87,24 @@ const CRATES: &[(&str, &[&str])] = &[
     ("krafka", &["broker"]),
     ("lapin", &["broker"]),
     ("libc", &["uring"]),
+    ("listenfd", &["systemd"]),
     ("memchr", &["http", "room"]),
     ("mimalloc", &["main"]),
+    ("prometheus-client", &["control"]),
     ("percent-encoding", &["http", "control", "broker"]),
     ("futures-util", &["broker"]),
     ("redis", &["broker"]),
     (
         "rustix",
-        &["io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench"],
+        &[
+            "io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
+            "tune",
+        ],
     ),
     ("rustls", &["broker"]),
+    ("sd-notify", &["systemd"]),
     ("serde", &["protocol", "control", "config"]),
-    ("serde_json", &["protocol", "control", "config", "bench"]),
+    ("serde_json", &["protocol", "control", "config", "probe", "bench", "tune"]),
     ("sha2", &["control"]),
     ("simdutf8", &["ws"]),
     ("socket2", &["net", "bench"]),
@@ -144,10 +153,20 @@ const UNWANTED_WORDS: &[&str] = &[
 
 /// Endings of the files that are read as text, and names of those without an ending.
 const TEXT_ENDINGS: &[&str] = &[
-    "rs", "toml", "md", "sh", "py", "js", "mjs", "html", "css", "json", "conf", "service", "txt",
-    "cfg", "inc",
+    "rs", "toml", "md", "sh", "py", "js", "mjs", "html", "css", "json", "conf", "service",
+    "socket", "txt", "cfg", "inc",
 ];
-const TEXT_NAMES: &[&str] = &["run", "apply", "revert", "check", "cluster-demo"];
+const TEXT_NAMES: &[&str] = &[
+    "run",
+    "apply",
+    "revert",
+    "check",
+    "install",
+    "uninstall",
+    "confined",
+    "freeze",
+    "cluster-demo",
+];
 /// Folders that hold what others wrote or what a build left.
 const FOREIGN_FOLDERS: &[&str] = &["target", "node_modules", "corpus", "artifacts", "runs"];
 

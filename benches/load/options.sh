@@ -12,7 +12,7 @@ option_min() {
     case "$1 $2" in
         "idle --members") echo 10 ;;
         "bigroom --members") echo 10 ;;
-        "echo --members" | "idle --rounds" | "boxes --rounds") echo 1 ;;
+        "echo --members" | "idle --rounds" | "boxes --rounds" | "scrape --rounds") echo 1 ;;
         "bigroom --seconds") echo 4 ;;
         "storm --seconds" | "echo --seconds" | "boxes --seconds") echo 1 ;;
         "million --seconds") echo 0 ;;

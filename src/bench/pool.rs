@@ -22,7 +22,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::id::ConnId;
 use crate::io::{CloseHow, Completion, Errno, Input, Io, Parcel, Segments, Wait};
-use crate::limits::{SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
+use crate::limits::{RingUse, SEND_SEGMENTS_MAX, TABLE_SLOTS_MAX};
 use crate::payload::{Batch, Payload, Segment};
 use crate::probe::Facts;
 use crate::uring::{self, UringIo};
@@ -177,6 +177,9 @@ impl Pool {
                 table_slots: u32::try_from(slots).unwrap_or(u32::MAX),
                 buffers: u16::try_from(buffers).unwrap_or(1 << 12),
                 buffer_bytes: setup.buffer_bytes,
+                entries: RingUse::default().entries as u32,
+                stride: RingUse::default().stride,
+                send: RingUse::default().send,
                 ring_bytes_max: (memlock / 2 / count).min(RING_BYTES_MAX),
                 defer_accept: false,
                 enters_max: 1,

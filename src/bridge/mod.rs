@@ -150,12 +150,14 @@ pub enum Inbound {
         /// not answer: the room then numbers for itself until a message tells better.
         place: Option<Place>,
     },
-    /// The broker has not taken what this connection said, and never will.
+    /// The broker has not taken what this connection said, and nobody will hear it.
     Refused {
         /// The speaker, on the shard that is told.
         speaker: ConnKey,
         /// Its `ref`.
         reference: Option<Box<str>>,
+        /// It would not take it later either: it is the message that is wrong, too long mostly.
+        for_good: bool,
     },
 }
 

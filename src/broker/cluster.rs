@@ -51,7 +51,7 @@ struct Open {
 }
 
 /// Who said something, for the answer where it is refused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Speaker {
     /// The connection.
     pub key: ConnKey,
@@ -160,7 +160,7 @@ impl Cluster {
             Outbound::Said { partition, mut envelope, speaker, reference } => {
                 let speaker = Speaker { key: speaker, reference };
                 if !goes && self.delivery == Delivery::Ordered {
-                    self.refuse(speaker, shards);
+                    self.refuse(speaker, false, shards);
                     return Taken::Refused;
                 }
                 self.said[partition] += 1;
@@ -232,10 +232,10 @@ impl Cluster {
         }
     }
 
-    /// Tells a speaker that the broker has not taken what he said.
-    pub fn refuse(&mut self, speaker: Speaker, shards: &dyn Shards) {
+    /// Tells a speaker that the broker has not taken what he said; `for_good`: nor ever will.
+    pub fn refuse(&mut self, speaker: Speaker, for_good: bool, shards: &dyn Shards) {
         let Speaker { key, reference } = speaker;
-        self.post(key.shard, Inbound::Refused { speaker: key, reference }, shards);
+        self.post(key.shard, Inbound::Refused { speaker: key, reference, for_good }, shards);
     }
 
     // --- to the shards ---------------------------------------------------------------------------

@@ -68,6 +68,14 @@ pub struct Parcel {
     pub envelope: bytes::Bytes,
 }
 
+impl Parcel {
+    /// Whether it is what somebody said.
+    #[must_use]
+    pub fn is_message(&self) -> bool {
+        self.lane != Lane::Control
+    }
+}
+
 /// What went wrong with a broker, for the log and `/health`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerError(pub String);
@@ -77,6 +85,10 @@ impl fmt::Display for BrokerError {
         f.write_str(&self.0)
     }
 }
+
+/// Which parcels of a batch were given up, by their index, in order: those that the broker will
+/// never take, however often they are offered, such as one that is longer than it allows.
+pub type GivenUp = Vec<usize>;
 
 /// A future of the bridge's thread.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -113,9 +125,10 @@ pub trait Engine {
 
 /// One connection to a broker, as long as it is well. Dropping it ends it.
 pub trait Session {
-    /// Publishes in order, as one pipeline; resolves when the broker has taken all of them. After
-    /// an error (or when it is cancelled, after [`PUBLISH_TIMEOUT`]) it is not known which.
-    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<(), BrokerError>>;
+    /// Publishes in order, as one pipeline; resolves when the broker has taken all of them but
+    /// those that it gives. After an error (or when it is cancelled, after [`PUBLISH_TIMEOUT`]) it
+    /// is not known which.
+    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<GivenUp, BrokerError>>;
 
     /// With [`Delivery::Ordered`]: the newest place of a room.
     fn place<'a>(&'a self, room: &'a RoomKey) -> Later<'a, Result<Place, BrokerError>>;

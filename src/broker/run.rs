@@ -22,7 +22,7 @@ use super::breaker::{PROBE_EVERY, PROBE_TIMEOUT, Step};
 use super::cluster::Cluster;
 use super::shared::{Batch, Core, Ring, SessionInlet, Unplaced};
 use super::status::Status;
-use super::{BrokerError, CONNECT_TIMEOUT, Engine, PUBLISH_TIMEOUT, Secrets, Session};
+use super::{BrokerError, CONNECT_TIMEOUT, Engine, GivenUp, PUBLISH_TIMEOUT, Secrets, Session};
 use crate::bridge::envelope::Node;
 use crate::bridge::{Bridge, Delivery};
 
@@ -254,9 +254,12 @@ async fn pump(
 ) -> End {
     loop {
         if !kept.parcels.is_empty() && core.is_closed() {
-            if let Err(error) = publish(session, kept).await {
-                retry_or_refuse(core, kept, &error);
-                return End::Failed(error.into());
+            match publish(session, kept).await {
+                Ok(given_up) => core.give_up(kept, &given_up),
+                Err(error) => {
+                    retry_or_refuse(core, kept, &error);
+                    return End::Failed(error.into());
+                }
             }
             kept.clear();
         }
@@ -270,13 +273,18 @@ async fn pump(
             if !core.has_more() {
                 wait(core).await;
             }
-        } else if let Err(error) = publish(session, batch).await {
-            // A probe that is refused says nothing about what is kept.
-            if batch.has_messages() {
-                set_aside(core, batch, kept);
-                retry_or_refuse(core, kept, &error);
+        } else {
+            match publish(session, batch).await {
+                Ok(given_up) => core.give_up(batch, &given_up),
+                Err(error) => {
+                    // A probe that is refused says nothing about what is kept.
+                    if batch.has_messages() {
+                        set_aside(core, batch, kept);
+                        retry_or_refuse(core, kept, &error);
+                    }
+                    return End::Failed(error.into());
+                }
             }
-            return End::Failed(error.into());
         }
         batch.clear();
         // A broker that answers at once must not keep the probes waiting.
@@ -302,9 +310,9 @@ impl From<Unpublished> for BrokerError {
     }
 }
 
-async fn publish(session: &dyn Session, batch: &Batch) -> Result<(), Unpublished> {
+async fn publish(session: &dyn Session, batch: &Batch) -> Result<GivenUp, Unpublished> {
     match timeout(PUBLISH_TIMEOUT, session.publish(&batch.parcels)).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(given_up)) => Ok(given_up),
         Ok(Err(error)) => Err(Unpublished::Refused(error)),
         Err(_) => Err(Unpublished::Late),
     }

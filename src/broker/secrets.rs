@@ -4,6 +4,8 @@
 //! Out:   the same without passwords and tokens.
 //! Never: shows what stands before the last `@`, but for the name of a user who has a password.
 
+use percent_encoding::percent_decode_str;
+
 use crate::config::shown_url;
 
 /// What stands in place of a secret.
@@ -35,11 +37,21 @@ impl Secrets {
             secrets.push(user.to_owned());
             secrets.extend(user.split_once(':').map(|(_, password)| password.to_owned()));
             // Each host of a list may have its own.
-            let each = user.split('@').filter_map(|part| part.rsplit(':').next());
-            secrets.extend(each.map(str::to_owned));
+            for part in user.split('@') {
+                let part = part.rsplit("//").next().unwrap_or(part);
+                // A user without a password is a token, with the colon or without.
+                let secret = part.strip_suffix(':').or_else(|| part.rsplit(':').next());
+                secrets.extend(secret.map(str::to_owned));
+            }
         }
         let values = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
         secrets.extend(values.map(|(_, value)| value.to_owned()));
+        // Client libraries may quote what they have decoded.
+        let decoded: Vec<String> = secrets
+            .iter()
+            .map(|secret| percent_decode_str(secret).decode_utf8_lossy().into_owned())
+            .collect();
+        secrets.extend(decoded);
         secrets.push(url.to_owned());
         secrets.retain(|secret| secret.len() >= SEARCHED_BYTES_MIN);
         // The longest first: a part of it would leave the rest standing.
@@ -72,6 +84,9 @@ mod tests {
             ("redis://ann:sesame@h:1", "redis://ann:***@h:1"),
             ("redis://:sesame@h:1", "redis://:***@h:1"),
             ("nats://sesame@h:1,i:2", "nats://***@h:1,i:2"),
+            ("nats://sesame:@h:1", "nats://***@h:1"),
+            ("nats://sesame:@h:1,nats://sesame:@i:2", "nats://***@i:2"),
+            ("nats://sesame@h:1,nats://sesame@i:2", "nats://***@i:2"),
             ("nats://ann:sesa@me@h:1", "nats://ann:***@h:1"),
             ("nats://ann:sesame@h:1,nats://bob:sesame@i:2", "nats://ann:***@i:2"),
             ("amqp://h/v?password=sesame", "amqp://h/v?***"),
@@ -80,6 +95,14 @@ mod tests {
             assert_eq!(secrets.shown(), shown);
             let said = secrets.hide(&format!("cannot reach {url}: sesame is wrong"));
             assert!(!said.contains("sesame") || !url.contains("sesame"), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_library_has_decoded_is_hidden_too() {
+        for url in ["nats://open%2Fsesame@h", "redis://ann:open%2Fsesame@h"] {
+            let said = Secrets::of(url).hide("user `open/sesame` is wrong");
+            assert_eq!(said, "user `***` is wrong");
         }
     }
 }

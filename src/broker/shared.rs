@@ -85,12 +85,18 @@ impl Batch {
     }
 
     pub(super) fn has_messages(&self) -> bool {
-        self.parcels.iter().any(|parcel| parcel.lane != Lane::Control)
+        self.parcels.iter().any(Parcel::is_message)
+    }
+
+    /// Who said the message of that index; nobody where speakers are not noted.
+    fn speaker(&self, index: usize) -> Option<&Speaker> {
+        let before = &self.parcels[..index];
+        self.speakers.get(before.iter().filter(|parcel| parcel.is_message()).count())
     }
 
     /// Leaves the messages alone.
     pub(super) fn drop_control(&mut self) {
-        self.parcels.retain(|parcel| parcel.lane != Lane::Control);
+        self.parcels.retain(Parcel::is_message);
     }
 }
 
@@ -279,11 +285,32 @@ impl Core {
         let mut inner = self.lock();
         for speaker in batch.speakers.drain(..) {
             self.bridge.count_rejected();
-            inner.cluster.refuse(speaker, &self.lanes());
+            inner.cluster.refuse(speaker, false, &self.lanes());
         }
         drop(inner);
         self.held.notify_one();
         batch.clear();
+    }
+
+    /// What becomes of those messages of a batch that the broker will never take. Where members of
+    /// this box have heard them, others miss them; where nobody has, their speakers are told.
+    pub(super) fn give_up(&self, batch: &Batch, given_up: &[usize]) {
+        if given_up.is_empty() {
+            return;
+        }
+        let mut inner = self.lock();
+        let is_message = |index: &usize| batch.parcels.get(*index).is_some_and(Parcel::is_message);
+        for index in given_up.iter().copied().filter(is_message) {
+            match batch.speaker(index) {
+                Some(speaker) => {
+                    self.bridge.count_rejected();
+                    inner.cluster.refuse(speaker.clone(), true, &self.lanes());
+                }
+                None => self.bridge.count_dropped(),
+            }
+        }
+        drop(inner);
+        self.held.notify_one();
     }
 
     /// Offers what waits for room in shards' lanes; whether anything still does.

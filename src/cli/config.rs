@@ -6,17 +6,22 @@
 
 use std::process::ExitCode;
 
-use super::{answer, load};
+use super::{answer, load, report};
 use crate::config::{DEFAULT_FILE, DEFAULT_TOML, Sources};
+use crate::server;
 
 /// Says whether the configuration is right.
 pub(super) fn check(sources: Sources) -> ExitCode {
-    match load(sources) {
-        Ok(loaded) => match loaded.file {
-            Some(file) => answer(&format!("ok: {}\n", file.display())),
-            None => answer(&format!("ok: built-in defaults (there is no {DEFAULT_FILE})\n")),
-        },
-        Err(code) => code,
+    let loaded = match load(sources) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if let Err(problem) = server::check(&loaded) {
+        return report(&[problem]);
+    }
+    match loaded.file {
+        Some(file) => answer(&format!("ok: {}\n", file.display())),
+        None => answer(&format!("ok: built-in defaults (there is no {DEFAULT_FILE})\n")),
     }
 }
 

@@ -166,15 +166,18 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// Loads, or tells the operator everything that is wrong.
 fn load(sources: Sources) -> Result<Loaded, ExitCode> {
-    crate::config::load(sources).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-        let count = match problems.len() {
-            1 => "1 problem".to_owned(),
-            more => format!("{more} problems"),
-        };
-        complain(&format!("{}\nringhall: {count} in the configuration", lines.join("\n")));
-        ExitCode::from(BAD_USAGE)
-    })
+    crate::config::load(sources).map_err(|problems| report(&problems))
+}
+
+/// Tells the operator what is wrong with a configuration.
+fn report(problems: &[Problem]) -> ExitCode {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    let count = match problems.len() {
+        1 => "1 problem".to_owned(),
+        more => format!("{more} problems"),
+    };
+    complain(&format!("{}\nringhall: {count} in the configuration", lines.join("\n")));
+    ExitCode::from(BAD_USAGE)
 }
 
 /// Prints an answer. Whoever closed the pipe has read enough.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::{Broker, Config, Placement};
 use crate::bridge::{Delivery, Overflow};
-use crate::limits::Spread;
+use crate::limits::{BUFFERS_BYTES_MAX, Spread};
 
 /// Longest message that any broker takes as it is installed, its envelope included in the 1 MiB.
 const BROKER_MESSAGE_BYTES: usize = 960 << 10;
@@ -120,6 +120,36 @@ pub(super) static COMBINATIONS: &[Combination] = &[
                 "a PROXY protocol header is believed from trusted proxies alone, and none is \
                  named: set server.trusted_proxies to their addresses, or server.proxy_protocol \
                  = false",
+            )
+        },
+    },
+    Combination {
+        keys: &["ring.entries"],
+        broken: |c| {
+            unless(
+                c.ring.entries.is_power_of_two(),
+                "the kernel makes rings of a power of two: set ring.entries to 256, 512, 1024, \
+                 2048, 4096 or 8192",
+            )
+        },
+    },
+    Combination {
+        keys: &["ring.stride", "ring.entries"],
+        broken: |c| {
+            unless(
+                c.ring.stride <= c.ring.entries / 2,
+                "one submission carries a stride's receives and the echoes of the one before: \
+                 lower ring.stride to at most half of ring.entries, or raise ring.entries",
+            )
+        },
+    },
+    Combination {
+        keys: &["ring.buffers", "ring.buffer_bytes"],
+        broken: |c| {
+            unless(
+                c.ring.buffers * c.ring.buffer_bytes <= BUFFERS_BYTES_MAX,
+                "ring.buffers times ring.buffer_bytes is memory that is taken at start, at most \
+                 1GiB: lower one of them",
             )
         },
     },

@@ -12,7 +12,10 @@ use std::time::Duration;
 use super::kind::Kind;
 use super::{Amount, Config, LogFormat, LogLevel, Placement};
 use crate::bridge::{Delivery, Overflow};
-use crate::limits::{SHARDS_MAX, SlowPolicy, Spread, TABLE_SLOTS_MAX};
+use crate::limits::{
+    BUFFERS_MAX, BUFFERS_MIN, RING_ENTRIES_MAX, RING_ENTRIES_MIN, ReceiveMode, SHARDS_MAX,
+    SendMode, SlowPolicy, Spread, TABLE_SLOTS_MAX,
+};
 
 /// One key of the configuration.
 pub struct Key {
@@ -154,6 +157,48 @@ pub static KEYS: &[Key] = &[
         "500us",
         Kind::Time(ms(0), ms(100), |c, v| c.limits.gather_wait = v),
         "How long it waits at most; 0s: never.",
+    ),
+    restart(
+        "ring.receive",
+        "poll",
+        Kind::Words(&[
+            ("poll", |c| c.ring.receive = ReceiveMode::Poll),
+            ("standing", |c| c.ring.receive = ReceiveMode::Standing),
+        ]),
+        "How input is heard: polled for and fetched, or by receives that stand (610 B more each).",
+    ),
+    restart(
+        "ring.buffer_bytes",
+        "8KiB",
+        Kind::Bytes(KIB, MIB, |c, v| c.ring.buffer_bytes = v),
+        "Bytes of a receive buffer, and of one connection's input that one turn takes.",
+    ),
+    restart(
+        "ring.buffers",
+        "2048",
+        Kind::Count(BUFFERS_MIN, BUFFERS_MAX, |c, v| c.ring.buffers = v),
+        "Receive buffers of all shards together; each has at least 64, and a power of two.",
+    ),
+    restart(
+        "ring.entries",
+        "4096",
+        Kind::Count(RING_ENTRIES_MIN, RING_ENTRIES_MAX, |c, v| c.ring.entries = v),
+        "Operations that one system call carries out at most; a power of two. Locked memory.",
+    ),
+    restart(
+        "ring.stride",
+        "64",
+        Kind::Count(1, RING_ENTRIES_MAX, |c, v| c.ring.stride = v),
+        "Connections that are received from at a time; at most half of ring.entries.",
+    ),
+    restart(
+        "ring.send",
+        "send",
+        Kind::Words(&[
+            ("send", |c| c.ring.send = SendMode::Send),
+            ("sendmsg", |c| c.ring.send = SendMode::SendMsg),
+        ]),
+        "The operation for what is sent in one piece; several pieces are always a sendmsg.",
     ),
     restart(
         "admin.listen",
@@ -385,6 +430,12 @@ pub static KEYS: &[Key] = &[
         "8MiB",
         Kind::Bytes(64 * KIB, GIB, |c, v| c.broker_queue_bytes = v),
         "Bytes that may wait there, each way; then broker.overflow says what happens.",
+    ),
+    restart(
+        "metrics.statsd",
+        "none",
+        Kind::Target(|c, v| c.metrics_statsd = v),
+        "StatsD server that is sent every metric by UDP, each ten seconds; none: nobody.",
     ),
     restart(
         "static.dir",

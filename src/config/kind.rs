@@ -60,6 +60,8 @@ pub enum Kind {
     Secret(fn(&mut Config, Option<Secret>)),
     /// A broker's URL, whose secrets are never shown, or `none`.
     Broker(fn(&mut Config, Option<BrokerUrl>)),
+    /// A `HOST:PORT` that is looked up later, or `none`.
+    Target(fn(&mut Config, Option<String>)),
     /// A word that every broker takes as a name.
     Name(fn(&mut Config, String)),
     /// A file, or `none`.
@@ -312,6 +314,26 @@ fn broker(given: Given<'_>) -> Result<Option<BrokerUrl>, Fault> {
         .map_err(|wrong| Fault { reason: wrong, remedy: Some(url::example(&text)) })
 }
 
+/// Where to send: a name is looked up when it is used, for it may come to be known only then.
+fn target(given: Given<'_>) -> Result<Option<String>, Fault> {
+    let text = given.text().filter(|text| !text.is_empty()).ok_or_else(Fault::other)?;
+    if text == "none" {
+        return Ok(None);
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        return Err(Fault::write("a URL", quoted(rest)));
+    }
+    url::host(&text).map_err(Fault::because)?;
+    // What stands behind the brackets of an IPv6 address, or behind a name.
+    let behind = text.rsplit(']').next().unwrap_or_default();
+    if !behind.contains(':') {
+        let is_port = text.parse::<u16>().is_ok();
+        let whole = if is_port { format!("127.0.0.1:{text}") } else { format!("{text}:8125") };
+        return Err(Fault::write("not both, a host and a port", quoted(&whole)));
+    }
+    Ok(Some(text.into_owned()))
+}
+
 fn path(given: Given<'_>) -> Result<(Option<PathBuf>, String), Fault> {
     let text = given.text().filter(|text| !text.is_empty()).ok_or_else(Fault::other)?;
     Ok(((text != "none").then(|| PathBuf::from(&*text)), quoted(&text)))
@@ -371,6 +393,12 @@ impl Kind {
                 set(config, url);
                 Ok(text)
             }
+            Self::Target(set) => {
+                let target = target(given)?;
+                let text = quoted(target.as_deref().unwrap_or("none"));
+                set(config, target);
+                Ok(text)
+            }
             Self::Name(set) => {
                 let name = name(given)?;
                 set(config, name.clone());
@@ -416,6 +444,7 @@ impl Kind {
                 format!("\"none\" or 1 to {SECRET_BYTES_MAX} visible ASCII characters, no spaces")
             }
             Self::Broker(_) => url::allowed(),
+            Self::Target(_) => "\"none\" or a \"HOST:PORT\"".into(),
             Self::Name(_) => {
                 format!("1 to {NAME_BYTES_MAX} letters, digits, `-`, `_`, and dots between them")
             }

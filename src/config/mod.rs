@@ -29,7 +29,7 @@ pub use show::{DEFAULT_TOML, default_toml, markdown};
 pub use url::{Broker, BrokerUrl, shown as shown_url};
 
 use crate::bridge::{Delivery, Overflow};
-use crate::limits::Limits;
+use crate::limits::{Limits, RingUse};
 use crate::proxy::Network;
 
 /// A number, or "work it out from the box".
@@ -150,11 +150,15 @@ pub struct Config {
     pub broker_queue_messages: usize,
     /// `broker.queue_bytes`: bytes in one such lane.
     pub broker_queue_bytes: usize,
+    /// `metrics.statsd`: `HOST:PORT`, not looked up yet.
+    pub metrics_statsd: Option<String>,
     /// `static.dir`: `None` serves what is built in.
     pub static_dir: Option<PathBuf>,
     /// `limits.connections_max`. With `Auto`, `limits.connections_max` is only a ceiling, and who
     /// starts the server sets it from `probe::Capacity`.
     pub connections_max: Amount,
+    /// Section `ring`.
+    pub ring: RingUse,
     /// What SIGHUP may change.
     pub limits: Limits,
 }
@@ -184,8 +188,10 @@ impl Config {
             broker_ca: None,
             broker_queue_messages: 0,
             broker_queue_bytes: 0,
+            metrics_statsd: None,
             static_dir: None,
             connections_max: Amount::Auto,
+            ring: RingUse::default(),
             limits: Limits::default(),
         }
     }

@@ -33,6 +33,7 @@ fn variables(pairs: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
 #[test]
 fn the_tables_defaults_are_the_limits_defaults() {
     assert_eq!(Config::default().limits, Limits::default());
+    assert_eq!(Config::default().ring, RingUse::default());
 }
 
 /// A value that the key takes and that is not its default.
@@ -51,6 +52,7 @@ fn another(key: &Key) -> String {
         Kind::Secret(_) | Kind::Name(_) => "elsewhere".into(),
         Kind::File(_) | Kind::Folder(_) => "elsewhere".into(),
         Kind::Broker(_) => "redis://127.0.0.1:6379".into(),
+        Kind::Target(_) => "metrics.lan:8125".into(),
     }
 }
 
@@ -336,6 +338,14 @@ static CLASHES: &[Clash] = &[
     Clash(&[("server.mesh_bytes", "64KiB")], "server.mesh_bytes", "rooms.tick_bytes"),
     Clash(&[("client.message_bytes", "8MiB")], "client.message_bytes", "server.mesh_bytes"),
     Clash(&[("server.proxy_protocol", "true")], "server.proxy_protocol", "server.trusted_proxies"),
+    Clash(&[("ring.entries", "3000")], "ring.entries", "ring.entries"),
+    Clash(&[("ring.stride", "4096")], "ring.stride", "ring.entries"),
+    Clash(&[("ring.entries", "256"), ("ring.stride", "200")], "ring.entries", "ring.stride"),
+    Clash(
+        &[("ring.buffers", "32768"), ("ring.buffer_bytes", "64KiB")],
+        "ring.buffer_bytes",
+        "ring.buffers",
+    ),
     Clash(&[("admin.listen", "0.0.0.0:8001")], "admin.listen", "admin.key"),
     Clash(&[("admin.listen", "0.0.0.0:1"), ("admin.key", "short")], "admin.key", "admin.listen"),
     Clash(&[("admin.listen", "127.0.0.1:8000")], "admin.listen", "server.listen"),
@@ -400,6 +410,8 @@ fn combinations_that_can_be_are_not_refused() {
         &[("limits.queue_bytes", "2MiB"), ("echo.enabled", "false")],
         &[("server.listen", "127.0.0.1:0"), ("admin.listen", "127.0.0.1:0")],
         &[("server.listen", "127.0.0.1:9"), ("admin.listen", "127.0.0.2:9")],
+        &[("ring.entries", "256"), ("ring.stride", "128")],
+        &[("ring.buffers", "1024"), ("ring.buffer_bytes", "1MiB")],
         &[("admin.listen", "0.0.0.0:9"), ("admin.key", "longenough")],
         &[("admin.listen", "[::ffff:127.0.0.1]:9")],
         &[("server.proxy_protocol", "true"), ("server.trusted_proxies", "10.0.0.7")],
@@ -432,6 +444,32 @@ fn proxies_are_networks_and_what_is_none_says_what_to_write() {
     ] {
         let problems = set(&[("server.trusted_proxies", bad)]).expect_err(bad);
         assert!(problems[0].contains(said), "{bad}: {problems:?}");
+    }
+}
+
+#[test]
+fn where_to_send_is_a_host_and_a_port_and_what_is_not_says_what_to_write() {
+    for right in ["none", "127.0.0.1:8125", "[::1]:8125", "statsd.lan:9125", "a_b-c:1"] {
+        let loaded = set(&[("metrics.statsd", right)]).expect(right);
+        let target = loaded.config.metrics_statsd;
+        assert_eq!(target.as_deref(), Some(right).filter(|text| *text != "none"));
+    }
+    for (wrong, said) in [
+        ("", "it takes \"none\" or a \"HOST:PORT\""),
+        ("8125", "write \"127.0.0.1:8125\""),
+        ("statsd.lan", "write \"statsd.lan:8125\""),
+        ("[::1]", "write \"[::1]:8125\""),
+        ("::1:8125", "(no host)"),
+        (":8125", "(no host)"),
+        ("statsd.lan:", "(a port that is no number from 1 to 65535)"),
+        ("statsd.lan:0", "(a port that is no number from 1 to 65535)"),
+        ("statsd.lan:70000", "(a port that is no number from 1 to 65535)"),
+        ("stats d:8125", "(a host that is no name and no address)"),
+        ("udp://statsd.lan:8125", "write \"statsd.lan:8125\""),
+    ] {
+        let problems = set(&[("metrics.statsd", wrong)]).expect_err(wrong);
+        assert!(problems[0].starts_with("--set: metrics.statsd: "), "{problems:?}");
+        assert!(problems[0].contains(said), "{wrong}: {problems:?}");
     }
 }
 

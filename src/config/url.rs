@@ -88,16 +88,19 @@ pub(super) fn example(text: &str) -> String {
 }
 
 /// The URL without what must not be seen: of what stands before the last `@` the user alone, and
-/// that only where a password follows; of a query nothing.
+/// that only where a password follows (else it may be a token); of a query nothing.
 #[must_use]
 pub fn shown(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, q)| (rest, Some(q)));
     let mut text = match rest.rsplit_once('@') {
         None => format!("{scheme}://{rest}"),
-        Some((user, hosts)) => match user.split_once(':') {
-            Some((name, _)) => format!("{scheme}://{name}:{SECRET_SHOWN}@{hosts}"),
-            None => format!("{scheme}://{SECRET_SHOWN}@{hosts}"),
+        // A list may have one of each host: what stands before the first `@` is the first's.
+        Some((user, hosts)) => match user.split('@').next().and_then(|user| user.split_once(':')) {
+            Some((name, password)) if !password.is_empty() => {
+                format!("{scheme}://{name}:{SECRET_SHOWN}@{hosts}")
+            }
+            _ => format!("{scheme}://{SECRET_SHOWN}@{hosts}"),
         },
     };
     if query.is_some() {
@@ -168,7 +171,8 @@ impl BrokerUrl {
     }
 }
 
-fn host(text: &str) -> Result<(), &'static str> {
+/// `HOST` or `HOST:PORT`.
+pub(super) fn host(text: &str) -> Result<(), &'static str> {
     let (host, port) = match text.rfind(']') {
         // An IPv6 address has colons of its own.
         Some(end) => (&text[..=end], text[end + 1..].strip_prefix(':')),

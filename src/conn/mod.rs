@@ -25,6 +25,7 @@ use crate::http::head::HeadProgress;
 use crate::http::upgrade::Upgrade;
 use crate::id::{ConnId, Mode, Seat};
 use crate::io::Parcel;
+use crate::time::Stamp;
 use crate::ws::message::Assembler;
 use disconnect::Disconnect;
 use egress::Egress;
@@ -97,6 +98,10 @@ impl Flags {
     pub const ENDED: Self = Self(1 << 16);
     /// Comes from a trusted proxy: a PROXY protocol header stands before the request.
     pub const PREFACED: Self = Self(1 << 17);
+    /// Its input was taken in this turn: what else a standing receive brings waits for the next.
+    pub const HEARD: Self = Self(1 << 18);
+    /// Input waits for the next turn: nothing more is received until that is taken in.
+    pub const AHEAD: Self = Self(1 << 19);
 
     /// Whether any of the bits is set.
     #[must_use]
@@ -161,6 +166,8 @@ pub struct Cold {
     pub strikes_at: u32,
     /// State on its way out.
     pub parcel: Option<Box<Parcel>>,
+    /// When the turn began that accepted it, until it is answered.
+    pub accepted: Option<Stamp>,
 }
 
 impl Cold {
@@ -178,6 +185,7 @@ impl Cold {
             && self.origin.is_none()
             && self.strikes == 0
             && self.parcel.is_none()
+            && self.accepted.is_none()
     }
 }
 

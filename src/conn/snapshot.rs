@@ -13,9 +13,10 @@ use crate::conn::Origin;
 use crate::http::{Protocol, Route, Upgrade};
 use crate::id::{Mode, RoomKey};
 use crate::io::Parcel;
+use crate::time::Stamp;
 use crate::ws::message::Assembler;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// What travels.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub placed: bool,
     /// Whose it is, where that is known.
     pub origin: Option<Origin>,
+    /// When it was accepted, where it is not answered yet.
+    pub accepted: Option<Stamp>,
     /// Input that was received and not yet decoded.
     pub leftover: Vec<u8>,
     /// A message that is half received.
@@ -42,7 +45,11 @@ impl Snapshot {
     pub fn write(&self) -> Box<Parcel> {
         let mut out = Vec::with_capacity(96 + self.leftover.len() + self.unsent.len());
         out.push(VERSION);
-        out.push(u8::from(self.answered) | (u8::from(self.placed) << 1));
+        let is_timed = u8::from(self.accepted.is_some());
+        out.push(u8::from(self.answered) | (u8::from(self.placed) << 1) | (is_timed << 2));
+        if let Some(Stamp(at)) = self.accepted {
+            out.extend_from_slice(&at.to_le_bytes());
+        }
         match self.origin {
             None => out.push(0),
             Some(Origin { address, is_counted }) => {
@@ -69,6 +76,10 @@ impl Snapshot {
             return None;
         }
         let bits = take_byte(&mut input)?;
+        let accepted = match bits & 4 {
+            0 => None,
+            _ => Some(Stamp(take_u32(&mut input)?)),
+        };
         let origin = match take_byte(&mut input)? {
             0 => None,
             known @ (1 | 2) => {
@@ -82,6 +93,7 @@ impl Snapshot {
         Some(Self {
             answered: bits & 1 != 0,
             placed: bits & 2 != 0,
+            accepted,
             origin,
             upgrade: read_upgrade(&mut input)?,
             leftover: take_bytes(&mut input)?.to_vec(),
@@ -150,9 +162,15 @@ fn take_byte(input: &mut &[u8]) -> Option<u8> {
     Some(*first)
 }
 
+fn take_u32(input: &mut &[u8]) -> Option<u32> {
+    let (number, rest) = input.split_first_chunk::<4>()?;
+    *input = rest;
+    Some(u32::from_le_bytes(*number))
+}
+
 fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (len, rest) = input.split_first_chunk::<4>()?;
-    let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    let len = take_u32(input)?;
+    let (bytes, rest) = input.split_at_checked(len as usize)?;
     *input = rest;
     Some(bytes)
 }
@@ -172,6 +190,7 @@ mod tests {
             upgrade: Some(Upgrade { route, key: "dGhlIHNhbXBsZSBub25jZQ==".into(), protocol }),
             answered: true,
             placed: true,
+            accepted: (mode == Mode::Raw).then_some(Stamp(0xfedc_ba98)),
             origin: Some(Origin {
                 address: IpAddr::from([127, 0, 0, 9]),
                 is_counted: mode == Mode::Raw,
@@ -193,14 +212,14 @@ mod tests {
             let read = Snapshot::read(&parcel).unwrap();
             assert_eq!(read.upgrade, snapshot.upgrade);
             assert_eq!((read.answered, read.placed), (snapshot.answered, snapshot.placed));
-            assert_eq!(read.origin, snapshot.origin);
+            assert_eq!((read.origin, read.accepted), (snapshot.origin, snapshot.accepted));
             assert_eq!((read.leftover, read.unsent), (snapshot.leftover, snapshot.unsent));
         }
     }
 
     #[test]
     fn a_truncated_snapshot_is_refused() {
-        let parcel = room(Mode::Json, Some(Protocol::Json)).write();
+        let parcel = room(Mode::Raw, Some(Protocol::Raw)).write();
         for len in 0..parcel.0.len() {
             assert!(Snapshot::read(&Parcel(parcel.0[..len].to_vec())).is_none(), "{len}");
         }

@@ -1,7 +1,7 @@
 //! Turns requests on the admin listener into answers for operators and their machines.
 //!
 //! In:    a listening socket; the admin key.
-//! Out:   health with every counter, readiness.
+//! Out:   health with every counter, readiness, metrics.
 //! Never: open beyond `/health` and `/ready` without the key, where there is one.
 
 use std::sync::Arc;
@@ -28,6 +28,8 @@ use tower::ServiceExt;
 
 use super::gate::Gate;
 use super::health::{self, HealthSource, Source};
+use super::metrics::MetricsSource;
+use super::metrics::exposition::Exposition;
 use super::wire::Wire;
 use super::{
     ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, Bounds, CROWDED_HEAD_TIMEOUT, Routes, connection, refusal,
@@ -50,13 +52,21 @@ impl Key {
 }
 
 /// The routes of the admin listener; `key` is `admin.key`.
-pub fn router(source: Arc<dyn HealthSource>, key: Option<&str>) -> Routes {
+pub fn router<S>(server: Arc<S>, key: Option<&str>) -> Routes
+where
+    S: HealthSource + MetricsSource + 'static,
+{
+    let source: Source = server.clone();
+    let exposition = Arc::new(Exposition::of(server));
     // Open to machines that hold no key: load balancers and supervisors.
     let open = Router::new()
         .route("/health", get(async |source: Health| health::answer_admin(&source.0)))
         .route("/ready", get(async |source: Health| health::answer_ready(&source.0)))
         .with_state(source);
-    let mut keyed = Router::new().fallback(async || refusal::with_status(StatusCode::NOT_FOUND));
+    let metrics = get(async move || exposition.answer());
+    let mut keyed = Router::new()
+        .route("/metrics", metrics)
+        .fallback(async || refusal::with_status(StatusCode::NOT_FOUND));
     if let Some(key) = key {
         keyed = keyed.layer(from_fn_with_state(Key::new(key), guard));
     }

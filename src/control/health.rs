@@ -57,7 +57,13 @@ pub enum Readiness {
 }
 
 impl Readiness {
-    fn reason(self) -> Option<&'static str> {
+    /// All answers.
+    pub const ALL: &[Self] =
+        &[Self::Ready, Self::Starting, Self::Draining, Self::Full, Self::Broker];
+
+    /// Why not; `None` where the answer is yes.
+    #[must_use]
+    pub fn reason(self) -> Option<&'static str> {
         match self {
             Self::Ready => None,
             Self::Starting => Some("starting"),

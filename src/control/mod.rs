@@ -24,8 +24,10 @@ mod connection;
 pub mod files;
 mod gate;
 pub mod health;
+pub mod metrics;
 pub mod public;
 mod refusal;
+pub mod statsd;
 mod wire;
 
 /// The routes of a listener, for whoever hands them on and does not look inside.

@@ -191,6 +191,15 @@ impl Mesh {
         &self.lanes[(from.index() * self.shards + to.index()) * 2 + way as usize]
     }
 
+    /// Mail for a shard that it has not taken yet.
+    #[must_use]
+    pub fn queued(&self, shard: ShardId) -> usize {
+        let lanes = (0..).map(ShardId).take(self.shards).flat_map(|from| {
+            WAYS.into_iter().filter_map(move |way| self.lane(from, shard, way).get())
+        });
+        lanes.map(|lane| lane.mails.len()).sum()
+    }
+
     /// Whether there is mail for a shard.
     #[must_use]
     pub fn has_mail(&self, shard: ShardId) -> bool {

@@ -13,9 +13,7 @@
 use std::fmt;
 
 use super::{Facts, Memory};
-use crate::limits::{
-    BUFFERS_MIN, BUFFERS_TOTAL, Limits, SHARDS_MAX, TABLE_SLOTS_MAX, moves_reserve,
-};
+use crate::limits::{Limits, RingUse, SHARDS_MAX, TABLE_SLOTS_MAX, moves_reserve};
 use crate::uring::ring_bytes_least;
 
 /// Bytes that a connection costs this box, kernel and user space, where the client is elsewhere:
@@ -58,8 +56,7 @@ pub fn table_connections(nofile: u64) -> usize {
 /// Receive buffers of each of so many shards.
 #[must_use]
 pub fn buffers_each(shards: usize) -> u16 {
-    let each = (BUFFERS_TOTAL / shards.max(1)).max(BUFFERS_MIN).next_power_of_two();
-    u16::try_from(each).unwrap_or(1 << 15)
+    u16::try_from(RingUse::default().buffers_of(shards)).unwrap_or(1 << 15)
 }
 
 /// Bytes that so many shards lock at least: the smallest rings there are.

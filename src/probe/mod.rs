@@ -6,6 +6,8 @@
 //! Never: changes anything, or fails where a file is missing: what cannot be read does not bind.
 
 pub mod capacity;
+pub mod fingerprint;
+mod footprint;
 mod memory;
 
 use std::path::Path;
@@ -15,6 +17,8 @@ use rustix::process::{Resource, getrlimit};
 pub use capacity::{
     Bound, Capacity, Clients, DoesNotFit, memory_reserve, shards_for, shards_locked,
 };
+pub use fingerprint::Fingerprint;
+pub use footprint::Footprint;
 pub use memory::Memory;
 
 /// The oldest kernel that this data plane runs on: 6.8 brought `FIXED_FD_INSTALL`.

@@ -35,17 +35,19 @@ impl Epochs {
     /// `seed` is random and the same for all shards of the process.
     #[must_use]
     pub fn new(seed: u64, shard: u16) -> Self {
-        Self { prefix: format!("{}s{}", base36(seed), base36(u64::from(shard))), next: 0 }
+        Self { prefix: format!("{}s{}", base36(seed.into()), base36(shard.into())), next: 0 }
     }
 
     /// A new name.
     pub fn next_epoch(&mut self) -> Epoch {
         self.next += 1;
-        Epoch(format!("{}n{}", self.prefix, base36(self.next)).into_boxed_str())
+        Epoch(format!("{}n{}", self.prefix, base36(self.next.into())).into_boxed_str())
     }
 }
 
-fn base36(mut number: u64) -> String {
+/// A number in the digits of epochs, `0` to `z`; 25 of them hold 2^128 - 1.
+#[must_use]
+pub fn base36(mut number: u128) -> String {
     let mut digits = Vec::new();
     loop {
         let digit = u32::try_from(number % 36).unwrap_or(0);
@@ -80,6 +82,12 @@ mod tests {
         for name in ["", "a-b", "\u{e9}", &format!("{longest}a")] {
             assert_eq!(Epoch::parse(name), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_number_has_25_digits() {
+        assert_eq!(base36(u128::MAX), "f5lxx1zz5pnorynqglhzmsp33");
+        assert_eq!((base36(0), base36(35), base36(36)), ("0".into(), "z".into(), "10".into()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::payload::Batch;
 use crate::room::Room;
 use crate::room::epoch::Epoch;
 use crate::room::users::UserId;
+use crate::time::Stamp;
 
 /// Members up to which a hall grows by [`STEP`]: most are small, and doubling would leave half of
 /// the memory empty.
@@ -69,6 +70,8 @@ pub struct Home {
     pub pending: Batch,
     /// The hall is on the list of halls to flush.
     pub dirty: bool,
+    /// When the turn began that put it there.
+    pub since: Stamp,
     /// Other shards with members of the room.
     pub subscribers: Vec<Subscriber>,
     /// The room keeps its home's core busy: newcomers are placed on other shards.

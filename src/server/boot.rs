@@ -1,6 +1,6 @@
 //! From a configuration to running shards.
 //!
-//! In:    the configuration; what the box allows.
+//! In:    the configuration; what the box allows; sockets that a supervisor opened.
 //! Out:   listening sockets, one thread a shard, the start's one line of log.
 //! Never: runs after the first connection.
 //!
@@ -30,14 +30,15 @@ use crate::control::public::{Site, router};
 use crate::control::{Bounds, Routes};
 use crate::host::{Clock, Host, drive};
 use crate::id::ShardId;
-use crate::limits::{BUFFER_BYTES, Limits};
+use crate::limits::{Limits, RingUse};
 use crate::mesh::Mesh;
-use crate::net::{ListenOptions, listen, listen_all};
+use crate::net::{ListenOptions, adopt, listen, listen_all};
 use crate::probe::{Bound, Capacity, Facts, capacity, check_kernel, memory_reserve, shards_for};
 use crate::proxy::Front;
 use crate::remedy::remedy;
 use crate::shard::shared::Shared;
 use crate::shard::{Placement, Setup, Shard};
+use crate::systemd::deal;
 use crate::uring::{self, SetupError, UringIo};
 
 /// Unacknowledged bytes for so long mean a dead peer (TCP_USER_TIMEOUT).
@@ -48,8 +49,6 @@ const RUNTIME_ENTRIES: u32 = 64;
 const RUNTIME_RING_BYTES: usize = 64 << 10;
 /// Files that a server needs beside what its shards have: requests of plain HTTP, pages, the admin.
 const SPARE_FILES: usize = 8;
-/// Most that one shard's ring may use: 4096 entries and eight times as many completions.
-const RING_BYTES_MAX: usize = 1 << 20;
 
 /// A server whose shards run.
 pub(super) struct Started {
@@ -58,7 +57,8 @@ pub(super) struct Started {
     pub(super) capacity: Capacity,
     /// Where boxes share rooms.
     pub(super) joined: Option<Joined>,
-    pub(super) eventfds: Vec<OwnedFd>,
+    /// One a shard: writing to it wakes the shard.
+    pub(super) eventfds: Arc<[OwnedFd]>,
     /// Turns true when plain HTTP should end.
     pub(super) closing: watch::Sender<bool>,
     /// One message a shard that has ended.
@@ -94,10 +94,16 @@ struct RingSizes {
     table_slots: u32,
     buffers: u16,
     ring_bytes_max: usize,
+    how: RingUse,
 }
 
 /// Starts everything; with it, the admin listener, which nobody serves yet.
-pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener), RunError> {
+///
+/// `inherited` sockets, where there are any, are used instead of `server.listen`.
+pub(super) fn boot(
+    loaded: &Loaded,
+    inherited: Vec<TcpListener>,
+) -> Result<(Started, tokio::net::TcpListener), RunError> {
     check_kernel().map_err(RunError)?;
     abort_on_panic();
     raise(Resource::Nofile);
@@ -112,12 +118,9 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     let capacity = Capacity::of(&facts, shards, memory_reserve(&facts.memory, &config.limits));
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
-    let sizes = ring_sizes(&facts, shards);
-    let (listeners, addresses) = open_listeners(config, shards)?;
-    let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
-    let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
-    let admin = admin.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(admin));
-    let admin = admin.map_err(|error| refused("serve on the admin listener", &error))?;
+    let sizes = ring_sizes(&facts, shards, config.ring);
+    let (listeners, addresses) = open_listeners(config, shards, inherited)?;
+    let admin = open_admin(config)?;
     let mesh = Arc::new(Mesh::new(shards, config.mesh_messages, config.mesh_bytes));
     let front = Front::new(config.trusted_proxies.clone(), config.proxy_protocol);
     let shared = Shared::new(mesh, shards, fastrand::u64(..), limits.clone()).behind(front);
@@ -165,7 +168,8 @@ pub(super) fn boot(loaded: &Loaded) -> Result<(Started, tokio::net::TcpListener)
     tokio_uring::spawn(reserve::watch(shared.clone(), clock));
     overseer.set_ready();
     announce(loaded, &addresses, &admin, shards, &limits, bound);
-    let eventfds = kicks;
+    let eventfds: Arc<[OwnedFd]> = kicks.into();
+    tokio_uring::spawn(overseer.clone().keep_watch(eventfds.clone()));
     Ok((Started { shared, overseer, capacity, joined, eventfds, closing, ended }, admin))
 }
 
@@ -258,6 +262,7 @@ fn no_runtime(error: &std::io::Error) -> String {
             "; rings are charged to RLIMIT_MEMLOCK: raise it (LimitMEMLOCK=infinity in the unit, \
              or `ulimit -l unlimited`), or use fewer --shards"
         }
+        Some(Errno::PERM | Errno::ACCESS) => return SetupError::Forbidden.to_string(),
         _ => remedy(error),
     };
     format!("cannot set up a runtime's ring: {error}{remedy}")
@@ -268,7 +273,10 @@ async fn run_shard(task: Task) -> Result<(), String> {
         listeners: task.listeners,
         table_slots: task.ring.table_slots,
         buffers: task.ring.buffers,
-        buffer_bytes: BUFFER_BYTES,
+        buffer_bytes: task.ring.how.buffer_bytes,
+        entries: u32::try_from(task.ring.how.entries).unwrap_or(u32::MAX),
+        stride: task.ring.how.stride,
+        send: task.ring.how.send,
         ring_bytes_max: task.ring.ring_bytes_max,
         defer_accept: true,
         enters_max: uring::ENTERS_MAX,
@@ -286,6 +294,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         limits: task.limits,
         placement: task.placement,
         bridge: task.bridge,
+        ring: task.ring.how,
         table_slots: task.ring.table_slots as usize,
         seed: fastrand::u64(..),
     };
@@ -297,7 +306,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
     drive(Shard::new(io, setup), host).await.map_err(|error| error.to_string())
 }
 
-fn ring_sizes(facts: &Facts, shards: usize) -> RingSizes {
+fn ring_sizes(facts: &Facts, shards: usize, how: RingUse) -> RingSizes {
     let table_slots = capacity::table_slots(facts.nofile.soft);
     let memlock = usize::try_from(facts.memlock.soft).unwrap_or(usize::MAX);
     // Half is left for a second server of the same user; the runtimes' rings come first.
@@ -305,20 +314,40 @@ fn ring_sizes(facts: &Facts, shards: usize) -> RingSizes {
     let share = (memlock / 2).saturating_sub(runtimes) / shards;
     RingSizes {
         table_slots: u32::try_from(table_slots).unwrap_or(u32::MAX),
-        buffers: capacity::buffers_each(shards),
-        ring_bytes_max: share.min(RING_BYTES_MAX),
+        buffers: u16::try_from(how.buffers_of(shards)).unwrap_or(1 << 15),
+        ring_bytes_max: share,
+        how,
     }
+}
+
+fn open_admin(config: &Config) -> Result<tokio::net::TcpListener, RunError> {
+    let options = ListenOptions { flag: "--admin", ..ListenOptions::default() };
+    let admin = listen(config.admin_listen, &options).map_err(|e| RunError(e.to_string()))?;
+    let admin = admin.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(admin));
+    admin.map_err(|error| refused("serve on the admin listener", &error))
 }
 
 /// A shard's listeners, one an address; the addresses as the kernel gave them out.
 type Listeners = (Vec<Vec<TcpListener>>, Vec<SocketAddr>);
 
-fn open_listeners(config: &Config, shards: usize) -> Result<Listeners, RunError> {
+fn open_listeners(
+    config: &Config,
+    shards: usize,
+    inherited: Vec<TcpListener>,
+) -> Result<Listeners, RunError> {
     let options = ListenOptions {
         notsent_lowat: u32::try_from(config.notsent_lowat).ok(),
         user_timeout: Some(USER_TIMEOUT),
         ..ListenOptions::default()
     };
+    if !inherited.is_empty() {
+        for listener in &inherited {
+            adopt(listener, &options).map_err(|error| RunError(error.to_string()))?;
+        }
+        let dealt = deal(inherited, shards).map_err(RunError)?;
+        tracing::info!("the supervisor's sockets are used, server.listen is not");
+        return Ok((dealt.by_shard, dealt.addresses));
+    }
     let mut by_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for address in &config.listen {
@@ -404,6 +433,7 @@ mod tests {
         let files = said(Errno::MFILE);
         assert!(files.contains("LimitNOFILE") && !files.contains("MEMLOCK"), "{files}");
         assert!(said(Errno::NOMEM).contains("LimitMEMLOCK=infinity"));
-        assert!(!said(Errno::PERM).contains("LIMIT"));
+        let forbidden = said(Errno::PERM);
+        assert!(forbidden.contains("io_uring") && forbidden.contains("seccomp"), "{forbidden}");
     }
 }

@@ -48,7 +48,10 @@ impl Joined {
     }
 }
 
-/// Says what is wrong with the section before any socket is open.
+/// Says what is wrong with the section before any socket is open: what only an engine knows.
+///
+/// # Errors
+/// What it refuses, and what to write instead.
 pub(super) fn check(config: &Config) -> Result<(), RunError> {
     let nobody = Node { id: 0, incarnation: 0 };
     let Some(options) = options(config, nobody) else { return Ok(()) };

@@ -4,20 +4,22 @@
 //! Out:   `control::health::Health`.
 //! Never: asks a shard: it reads what shards have written down.
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use super::bridge::Watched;
+use super::watch::{ROUND, Watch};
 use crate::broker::breaker;
 use crate::conn::disconnect::Disconnect;
 use crate::control::health::{BrokerHealth, Health, HealthSource, Readiness, ShardHealth, State};
-use crate::counters::{self, Counter};
+use crate::counters::{self, Counter, Counters};
 use crate::host::Clock;
 use crate::http::refusal;
-use crate::shard::shared::{MemoryLeft, Shared};
-
-/// A shard that neither sleeps nor turns for so long is stuck, in milliseconds.
-const STUCK_MS: u64 = 5_000;
+use crate::probe::Footprint;
+use crate::shard::shared::{MemoryLeft, Neighbour, Shared};
+use crate::time::Now;
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -25,24 +27,74 @@ const DRAINING: u8 = 2;
 
 /// Reads all shards.
 pub(super) struct Overseer {
-    shared: Arc<Shared>,
-    clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: Clock,
     stage: AtomicU8,
+    pub(super) watch: Watch,
     /// The broker, where there is one.
-    watched: Option<Watched>,
+    pub(super) watched: Option<Watched>,
+    /// Since 1970.
+    pub(super) started_at: Duration,
+    /// What the process and the box took before the first connection.
+    pub(super) baseline: OnceLock<Footprint>,
 }
 
 impl Overseer {
     pub(super) fn new(shared: Arc<Shared>, clock: Clock, watched: Option<Watched>) -> Self {
-        Self { shared, clock, stage: AtomicU8::new(STARTING), watched }
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            watch: Watch::new(shared.neighbours.len()),
+            shared,
+            clock,
+            stage: AtomicU8::new(STARTING),
+            watched,
+            started_at: since_1970.unwrap_or_default(),
+            baseline: OnceLock::new(),
+        }
+    }
+
+    /// Wakes whoever does not move, for as long as the process lives: a sleeping shard proves with
+    /// a turn that it is not stuck.
+    pub(super) async fn keep_watch(self: Arc<Self>, eventfds: Arc<[OwnedFd]>) {
+        loop {
+            tokio::time::sleep(ROUND).await;
+            let neighbours = self.shared.neighbours.iter();
+            let moved = neighbours.map(|shard| shard.moved_at.load(Ordering::Relaxed));
+            for shard in self.watch.round(moved) {
+                if let Err(error) = rustix::io::write(&eventfds[shard], &1u64.to_ne_bytes()) {
+                    tracing::warn!(shard, %error, "a shard could not be woken");
+                }
+            }
+        }
+    }
+
+    /// Whether every shard has taken turns of late, the sleeping ones when they were woken: what a
+    /// supervisor's watchdog is told.
+    pub(super) fn shards_moved(&self) -> bool {
+        (0..self.shared.neighbours.len()).all(|shard| self.watch.is_alive(shard))
     }
 
     pub(super) fn set_ready(&self) {
+        self.baseline.get_or_init(Footprint::read);
         self.stage.store(READY, Ordering::Relaxed);
     }
 
     pub(super) fn set_draining(&self) {
         self.stage.store(DRAINING, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == DRAINING
+    }
+
+    /// The moment, by the clock of the shards.
+    pub(super) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// All shards, in order.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.shared.neighbours.iter().map(std::ops::Deref::deref)
     }
 
     /// A counter, summed over all shards.
@@ -51,13 +103,18 @@ impl Overseer {
         shards.map(|shard| shard.counters.get(counter)).fold(0, u64::wrapping_add)
     }
 
+    /// What was counted by reason, summed over all shards.
+    pub(super) fn by_reason(&self, read: fn(&Counters, usize) -> u64, index: usize) -> u64 {
+        self.shared.neighbours.iter().map(|shard| read(&shard.counters, index)).sum()
+    }
+
     /// Whether the broker is out of reach, and required.
     fn lacks_broker(&self) -> bool {
         let lacks = |watched: &Watched| watched.required && !watched.bridge.is_closed();
         self.watched.as_ref().is_some_and(lacks)
     }
 
-    fn readiness(&self) -> Readiness {
+    pub(super) fn readiness(&self) -> Readiness {
         let limit = self.shared.limits().connections_max;
         match self.stage.load(Ordering::Relaxed) {
             STARTING => Readiness::Starting,
@@ -108,26 +165,20 @@ impl HealthSource for Overseer {
         let shards: Vec<_> = (0u16..)
             .zip(self.shared.neighbours.iter())
             .map(|(id, shard)| {
-                let asleep = shard.asleep.load(Ordering::Relaxed);
-                let moved = now.saturating_sub(shard.moved_at.load(Ordering::Relaxed));
-                let moved_ms_ago = if asleep { 0 } else { moved };
-                ShardHealth { id, moved_ms_ago, alive: moved_ms_ago < STUCK_MS }
+                let moved_ms_ago = now.saturating_sub(shard.moved_at.load(Ordering::Relaxed));
+                ShardHealth { id, moved_ms_ago, alive: self.watch.is_alive(usize::from(id)) }
             })
             .collect();
-        let alive = shards.iter().filter(|shard| shard.alive).count();
         let broker = self.watched.as_ref().map(broker_health);
         let state = match &broker {
-            _ if alive < shards.len() => State::Unhealthy,
+            _ if !self.shards_moved() => State::Unhealthy,
             Some(broker) => broker.judge(),
             None => State::Healthy,
-        };
-        let by_reason = |read: fn(&counters::Counters, usize) -> u64, index: usize| {
-            self.shared.neighbours.iter().map(|shard| read(&shard.counters, index)).sum()
         };
         Health {
             state,
             ready: self.readiness(),
-            uptime: std::time::Duration::from_millis(now),
+            uptime: Duration::from_millis(now),
             connections: self.sum(Counter::connections),
             websockets: self.sum(Counter::websockets),
             rooms: self.sum(Counter::rooms),
@@ -141,13 +192,13 @@ impl HealthSource for Overseer {
             closed: Disconnect::ALL
                 .iter()
                 .map(|reason| {
-                    let closed = by_reason(counters::Counters::closed, reason.index());
+                    let closed = self.by_reason(Counters::closed, reason.index());
                     (reason.row().label, closed)
                 })
                 .collect(),
             refused: refusal::ALL
                 .iter()
-                .map(|kind| (kind.code(), by_reason(counters::Counters::refused, kind.index())))
+                .map(|kind| (kind.code(), self.by_reason(Counters::refused, kind.index())))
                 .collect(),
         }
     }

@@ -26,7 +26,9 @@ impl<I: Io> Shard<I> {
         let state = &mut self.state;
         state.count(Counter::accepted);
         state.note_accepted();
-        let id = state.conns.insert(slot, Conn::new(state.wheel.tick_at(state.now)));
+        let mut conn = Conn::new(state.wheel.tick_at(state.now));
+        conn.cold().accepted = Some(state.meter.began);
+        let id = state.conns.insert(slot, conn);
         let due = state.now.after(state.limits.handshake_timeout);
         state.wheel.set(&mut state.conns, id.slot, due);
         if state.drain.is_some() {

@@ -99,7 +99,12 @@ impl<I: Io> Shard<I> {
             Inbound::Placed { hall, users, elsewhere, place, .. } => {
                 self.placed(hall, users, elsewhere, place);
             }
-            Inbound::Refused { speaker, reference } => state.unavailable(speaker.conn, reference),
+            Inbound::Refused { speaker, reference, for_good: false } => {
+                state.unavailable(speaker.conn, reference);
+            }
+            Inbound::Refused { speaker, reference, for_good: true } => {
+                state.refuse_message(speaker.conn, reference);
+            }
         }
     }
 }
@@ -164,15 +169,35 @@ impl State {
 
     /// As [`State::push_unavailable`], where the connection may be gone and is not being decoded.
     pub(super) fn unavailable(&mut self, who: ConnId, reference: Option<Box<str>>) {
-        let hears = |conn: &&mut crate::conn::Conn| {
-            conn.phase == Phase::Open && conn.kind == Kind::Room(Mode::Json)
-        };
-        if self.conns.get(who).filter(hears).is_none() {
+        if !self.hears_errors(who) {
             return;
         }
         if let Some(Ended::Over(reason)) = self.push_unavailable(who, reference.as_deref()) {
             self.end(who, reason);
         }
+    }
+
+    /// Tells a speaker that his message is one that the broker never takes. `unavailable` would
+    /// have him send it again for ever. It costs nothing of what a client may do wrong: the bound
+    /// is the broker's, which he cannot know.
+    fn refuse_message(&mut self, who: ConnId, reference: Option<Box<str>>) {
+        if !self.hears_errors(who) {
+            return;
+        }
+        let message = "the broker between the servers does not take this message, mostly for its \
+                       length; it was delivered to nobody; send a shorter one";
+        let reference = reference.as_deref();
+        let fault = Fault { code: ErrorCode::BadMessage, message: message.into(), reference };
+        if let Some(Ended::Over(reason)) = self.push_error(who, &fault) {
+            self.end(who, reason);
+        }
+    }
+
+    fn hears_errors(&mut self, who: ConnId) -> bool {
+        let hears = |conn: &&mut crate::conn::Conn| {
+            conn.phase == Phase::Open && conn.kind == Kind::Room(Mode::Json)
+        };
+        self.conns.get(who).filter(hears).is_some()
     }
 
     /// Tells the bridge who came to a room of which this is the home, or went.

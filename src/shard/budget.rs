@@ -97,6 +97,10 @@ impl<I: Io> Shard<I> {
             if !self.state.pay(id) {
                 break;
             }
+            if let Some(egress) = self.state.conns.get(id).and_then(|conn| conn.egress.as_mut()) {
+                let dropped = egress.drop_oldest(0);
+                self.state.counters.add(Counter::dropped_overload, dropped);
+            }
             // By reset: what it holds, in the kernel too, has to go now.
             self.vacate(id, Disconnect::Overloaded, CloseHow::Reset);
         }

@@ -14,6 +14,14 @@ use crate::io::{CloseHow, Io};
 use crate::shard::{Shard, State};
 use crate::ws::encode::close_frame;
 
+/// Where messages are counted that go with a connection which ends for that reason.
+const fn drop_counter(reason: Disconnect) -> Counter {
+    match reason {
+        Disconnect::SlowConsumer => Counter::dropped_disconnect,
+        _ => Counter::dropped_overload,
+    }
+}
+
 impl State {
     /// Ends a connection: says why in a close frame, as far as one can still be sent.
     pub(super) fn end(&mut self, id: ConnId, reason: Disconnect) {
@@ -29,8 +37,9 @@ impl State {
         if matches!(reason, Disconnect::SlowConsumer | Disconnect::Overloaded) {
             // What waits is let go; a frame once begun is finished.
             if let Some(egress) = &mut conn.egress {
-                egress.drop_oldest(0);
+                let dropped = egress.drop_oldest(0);
                 egress.take_missed();
+                self.counters.add(drop_counter(reason), dropped);
             }
         }
         // Plain HTTP may have answered an upgrade that finds no place here.
@@ -67,6 +76,7 @@ impl State {
             cold.stash_start = 0;
             cold.upgrade = None;
         }
+        self.count(Counter::closing);
         if was_open {
             self.counters.sub(Counter::websockets, 1);
         }
@@ -78,8 +88,10 @@ impl State {
     /// Takes a connection's counts back.
     fn uncount(&mut self, conn: &Conn, reason: Disconnect) {
         self.counters.count_closed(reason.index());
-        if conn.phase == Phase::Open {
-            self.counters.sub(Counter::websockets, 1);
+        match conn.phase {
+            Phase::Open => self.counters.sub(Counter::websockets, 1),
+            Phase::Closing(_) => self.counters.sub(Counter::closing, 1),
+            Phase::Head | Phase::Parting | Phase::Joining => {}
         }
         if conn.flags.has(Flags::ADMITTED) {
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
@@ -114,11 +126,10 @@ impl<I: Io> Shard<I> {
 
     /// Reads and drops what a peer still sends, until its FIN.
     pub(super) fn drain_input(&mut self, id: ConnId) {
-        let Some(conn) = self.state.conns.get(id) else { return };
-        if !conn.flags.has(Flags::POLLED) {
-            conn.flags.set(Flags::POLLED);
-            self.io.poll_readable(id);
+        if !self.state.stands() {
+            self.watch_input(id);
         }
+        let Some(conn) = self.state.conns.get(id) else { return };
         conn.flags.clear(Flags::READY);
         self.state.mark_ready(id);
     }

@@ -17,7 +17,6 @@ use crate::conn::Phase;
 use crate::counters::Counter;
 use crate::id::ConnId;
 use crate::io::{BufferId, Io};
-use crate::limits::BUFFER_BYTES;
 use crate::payload::{Batch, Payload};
 use crate::shard::ingress::{Ended, reason_of};
 use crate::shard::{Shard, State};
@@ -72,7 +71,7 @@ impl State {
         id: ConnId,
         bytes: &mut [u8],
     ) -> (Option<usize>, Option<Range<usize>>) {
-        let limit = self.limits.echo_message_bytes;
+        let (limit, buffer_bytes) = (self.limits.echo_message_bytes, self.ring.buffer_bytes);
         let Some(conn) = self.conns.get(id) else { return (None, None) };
         if conn.phase != Phase::Open {
             return (None, None);
@@ -87,7 +86,7 @@ impl State {
             if at == bytes.len() {
                 break Ended::Whole;
             }
-            if answer.copied.len() > at.max(BUFFER_BYTES) {
+            if answer.copied.len() > at.max(buffer_bytes) {
                 // A message that came in pieces, longer than all input here: it goes alone.
                 break Ended::Paused(at);
             }
@@ -163,6 +162,7 @@ impl<I: Io> Shard<I> {
             match self.state.conns.get(id) {
                 Some(conn) if conn.egress.is_none() => {
                     self.state.sends += 1;
+                    self.state.sent_bytes += part.len() as u64;
                     self.io.send_back(id, buffer, part);
                     continue;
                 }

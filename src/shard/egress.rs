@@ -59,14 +59,17 @@ impl<I: Io> Shard<I> {
         let Some(hall) = state.halls.at(index) else { return };
         let frames = payload.batch().frames.len();
         let mut sends = 0;
+        let mut bytes = 0;
         fan_out(payload, &hall.members, &mut state.conns, state.id, |share| match share {
             Share::Send(id, segment) => {
                 sends += 1;
+                bytes += segment.len();
                 io.send(id, Segments::One(segment));
             }
             Share::Queued(id, before) => queued.push((id, before)),
         });
         state.sends += sends;
+        state.sent_bytes += bytes as u64;
         state.largest_fan_out = state.largest_fan_out.max(sends);
         let deliveries = (frames * hall.members.len()) as u64;
         if let Some(home) = hall.home_mut() {
@@ -97,6 +100,7 @@ impl<I: Io> Shard<I> {
             };
             if let Some(segments) = egress.take() {
                 self.state.sends += 1;
+                self.state.sent_bytes += segments.bytes();
                 if is_closing && egress.is_empty() {
                     self.io.send_last(id, segments);
                 } else {
@@ -137,13 +141,18 @@ impl<I: Io> Shard<I> {
     }
 
     fn finish(&mut self, id: ConnId) {
+        let stands = self.state.stands();
         let Some(conn) = self.state.conns.get(id) else { return };
         if conn.egress.is_some() || conn.flags.has(Flags::FINISHED) || !conn.is_closing() {
             return;
         }
         // The kernel hands a SHUTDOWN to a worker thread. Where the peer's close frame was its last
         // word and nothing of it is unread, the close itself is the FIN.
-        let unread = Flags::READY.with(Flags::AGAIN).with(Flags::RECEIVING);
+        let unread = Flags::READY.with(Flags::AGAIN).with(match stands {
+            // It is always in flight there, and brings what comes by itself.
+            true => Flags::AHEAD,
+            false => Flags::RECEIVING,
+        });
         let last_word = conn.phase == Phase::Closing(Disconnect::PeerClosed);
         if conn.flags.has(Flags::ENDED) || (last_word && !conn.flags.has(unread)) {
             return self.vacate(id, Disconnect::PeerClosed, CloseHow::Orderly);
@@ -156,6 +165,7 @@ impl<I: Io> Shard<I> {
     /// A send fell short: the rest waits until the socket takes bytes again.
     pub(super) fn fell(&mut self, id: ConnId, rest: Vec<Segment>, error: Option<Errno>) {
         let state = &mut self.state;
+        state.sent_bytes -= rest.iter().map(|segment| segment.len() as u64).sum::<u64>();
         let Some(conn) = state.conns.get(id) else { return };
         if error.is_some() {
             return self.vacate(id, Disconnect::PeerGone, CloseHow::Reset);
@@ -192,10 +202,12 @@ impl State {
             return None;
         }
         home.dirty = false;
+        let since = home.since;
         let batch = std::mem::take(&mut home.pending);
         if batch.is_empty() {
             return None;
         }
+        self.meter.publish(since, batch.frames.len());
         if home.subscribers.is_empty() {
             return Some(Payload::own(batch));
         }

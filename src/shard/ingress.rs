@@ -16,7 +16,7 @@ use crate::conn::{Flags, Kind, Phase};
 use crate::counters::Counter;
 use crate::id::{ConnId, ConnKey, Mode};
 use crate::io::{BufferId, CloseHow, Errno, Input, Io};
-use crate::limits::{BUFFER_BYTES, STRIKES_MAX};
+use crate::limits::STRIKES_MAX;
 use crate::mesh::Mail;
 use crate::payload::{Batch, Payload};
 use crate::protocol::{self, Fault, event};
@@ -52,11 +52,21 @@ impl<I: Io> Shard<I> {
         self.state.mark_ready(id);
     }
 
-    pub(super) fn received(&mut self, id: ConnId, outcome: Result<Input, Errno>) {
+    pub(super) fn received(&mut self, id: ConnId, outcome: Result<Input, Errno>, armed: bool) {
+        if self.state.stands() {
+            self.received_standing(id, outcome, armed);
+        } else {
+            self.received_once(id, outcome);
+        }
+    }
+
+    /// What a receive has brought that ends with it.
+    pub(super) fn received_once(&mut self, id: ConnId, outcome: Result<Input, Errno>) {
         let input = match outcome {
             Ok(input) => input,
             Err(error) => return self.receive_failed(id, error),
         };
+        self.state.counters.add(Counter::received_bytes, input.len as u64);
         let phase = self.state.conns.get(id).map(|conn| {
             conn.flags.clear(Flags::RECEIVING);
             conn.phase
@@ -75,12 +85,12 @@ impl<I: Io> Shard<I> {
             return self.peer_ended(id);
         }
         if matches!(phase, Phase::Open | Phase::Closing(_)) {
-            self.receive_on(id, input.more || input.len == BUFFER_BYTES);
+            self.receive_on(id, input.more || input.len == self.state.ring.buffer_bytes);
         }
     }
 
     /// The peer's FIN. It may still read what waits for it, for as long as a closing peer may.
-    fn peer_ended(&mut self, id: ConnId) {
+    pub(super) fn peer_ended(&mut self, id: ConnId) {
         let Some(conn) = self.state.conns.get(id) else { return };
         conn.flags.set(Flags::ENDED);
         if conn.egress.is_none() {
@@ -91,7 +101,13 @@ impl<I: Io> Shard<I> {
     }
 
     /// Whether the buffer is kept.
-    fn take_in(&mut self, id: ConnId, phase: Phase, buffer: BufferId, len: usize) -> bool {
+    pub(super) fn take_in(
+        &mut self,
+        id: ConnId,
+        phase: Phase,
+        buffer: BufferId,
+        len: usize,
+    ) -> bool {
         match phase {
             Phase::Head => {
                 // A head leads to operations on the socket: it is copied out, once a connection.
@@ -106,14 +122,20 @@ impl<I: Io> Shard<I> {
         false
     }
 
-    /// Decides whether to receive again, or to wait for the next event.
-    fn receive_on(&mut self, id: ConnId, more: bool) {
+    /// Polls for input, where that is not done already.
+    pub(super) fn watch_input(&mut self, id: ConnId) {
         let Some(conn) = self.state.conns.get(id) else { return };
         if !conn.flags.has(Flags::POLLED) {
             // Arming looks at the level: nothing that came in between is missed.
             conn.flags.set(Flags::POLLED);
             self.io.poll_readable(id);
         }
+    }
+
+    /// Decides whether to receive again, or to wait for the next event.
+    fn receive_on(&mut self, id: ConnId, more: bool) {
+        self.watch_input(id);
+        let Some(conn) = self.state.conns.get(id) else { return };
         // Multishot poll reports edges: data and FIN together give one event and never another.
         let again = conn.flags.take(Flags::AGAIN);
         if more || again || conn.flags.has(Flags::HANGUP) {

@@ -17,6 +17,7 @@ use crate::room::hall::{Hall, HallId, Home, Member, Outpost, Role, Subscriber};
 use crate::room::users::UserId;
 use crate::room::{JoinRefused, Notice, Room};
 use crate::shard::State;
+use crate::time::Stamp;
 use crate::ws::Opcode;
 use crate::ws::encode::put_frame;
 
@@ -176,6 +177,7 @@ impl State {
         let Some(home) = self.halls.at(hall).and_then(Hall::home_mut) else { return };
         if !home.dirty {
             home.dirty = true;
+            home.since = self.meter.began;
             self.dirty_halls.push(hall);
         }
     }
@@ -231,6 +233,7 @@ impl State {
             room: Room::new(self.epochs.next_epoch()),
             pending: Batch::default(),
             dirty: false,
+            since: Stamp::default(),
             subscribers: Vec::new(),
             spread: false,
             deliveries: 0,

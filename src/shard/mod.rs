@@ -21,6 +21,7 @@ pub mod gate;
 pub mod ingress;
 pub mod mailbox;
 pub mod members;
+pub mod meter;
 pub mod moving;
 pub mod opening;
 pub mod origin;
@@ -28,6 +29,7 @@ pub mod placing;
 pub mod receive;
 pub mod shared;
 pub mod spread;
+pub mod standing;
 pub mod tick;
 pub mod timers;
 
@@ -42,7 +44,7 @@ use crate::conn::table::Table;
 use crate::counters::{Counter, Counters};
 use crate::id::{ConnId, ShardId};
 use crate::io::Io;
-use crate::limits::Limits;
+use crate::limits::{Limits, ReceiveMode, RingUse};
 use crate::mesh::{Mail, MeshEnd};
 use crate::payload::{Batch, Payload};
 use crate::room::epoch::Epochs;
@@ -52,8 +54,10 @@ use crate::time::Now;
 use drain::Drain;
 use echo::Echo;
 use gate::Gate;
+use meter::{LowWater, Meter};
 use shared::Shared;
 use spread::Saturation;
+use standing::Arrival;
 use timers::Wheel;
 
 /// A request that is no upgrade, with its socket.
@@ -99,6 +103,8 @@ pub struct Setup {
     pub placement: Placement,
     /// Where boxes share rooms: its lanes to the bridge.
     pub bridge: Option<Arc<Bridge>>,
+    /// How its ring is used.
+    pub ring: RingUse,
     /// Sockets that its ring's table holds.
     pub table_slots: usize,
     /// Seed of its own jitter.
@@ -122,6 +128,7 @@ pub struct State {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) placement: Placement,
+    pub(crate) ring: RingUse,
     pub(crate) table_slots: usize,
     pub(crate) now: Now,
     pub(crate) conns: Table,
@@ -134,6 +141,10 @@ pub struct State {
     pub(crate) random: fastrand::Rng,
     /// Connections with something to receive.
     pub(crate) ready: Vec<ConnId>,
+    /// What standing receives have brought; this turn's, or the next one's.
+    pub(crate) inbox: Vec<Arrival>,
+    /// Whose input of this turn was taken in; empty between turns.
+    pub(crate) heard: Vec<ConnId>,
     /// Answers of echoes, in the buffers that they were received in.
     pub(crate) echoes: Vec<Echo>,
     /// Connections with something to send.
@@ -171,6 +182,10 @@ pub struct State {
     pub(crate) buffers: usize,
     pub(crate) saturation: Saturation,
     pub(crate) sends: usize,
+    /// Bytes of all sends so far, less what is known to have fallen short.
+    pub(crate) sent_bytes: u64,
+    pub(crate) meter: Meter,
+    pub(crate) buffers_free_low: LowWater,
     /// The most sends that one payload of a room has taken this turn.
     pub(crate) largest_fan_out: usize,
     pub(crate) recent_completions: usize,
@@ -184,11 +199,13 @@ impl<I: Io> Shard<I> {
         let neighbour = setup.shared.neighbour(setup.id);
         let counters = neighbour.counters.clone();
         neighbour.free_slots.store(setup.table_slots, std::sync::atomic::Ordering::Relaxed);
+        counters.set(Counter::buffers, io.buffers_free() as u64);
         let state = State {
             id: setup.id,
             counters,
             limits: setup.limits,
             placement: setup.placement,
+            ring: setup.ring,
             table_slots: setup.table_slots,
             now: Now::default(),
             conns: Table::default(),
@@ -199,6 +216,8 @@ impl<I: Io> Shard<I> {
             epochs: Epochs::new(setup.shared.seed, setup.id.0),
             random: fastrand::Rng::with_seed(setup.seed),
             ready: Vec::new(),
+            inbox: Vec::new(),
+            heard: Vec::new(),
             echoes: Vec::new(),
             dirty: Vec::new(),
             finishing: Vec::new(),
@@ -220,6 +239,9 @@ impl<I: Io> Shard<I> {
             buffers: io.buffers_free(),
             saturation: Saturation::default(),
             sends: 0,
+            sent_bytes: 0,
+            meter: Meter::default(),
+            buffers_free_low: LowWater::default(),
             largest_fan_out: 0,
             recent_completions: 0,
             warnings: crate::warn::Quiet::default(),
@@ -274,6 +296,11 @@ impl State {
     #[must_use]
     pub fn limits(&self) -> &Arc<Limits> {
         &self.limits
+    }
+
+    /// Whether open connections are received from by receives that stand.
+    pub(crate) fn stands(&self) -> bool {
+        self.ring.receive == ReceiveMode::Standing
     }
 
     pub(crate) fn count(&self, counter: Counter) {

@@ -40,14 +40,16 @@ impl<I: Io> Shard<I> {
     pub(super) fn depart(&mut self, id: ConnId, to: ShardId, home: ShardId, upgrade: Upgrade) {
         let Some(conn) = self.state.conns.get(id) else { return };
         conn.phase = Phase::Parting;
+        let answered = conn.flags.has(Flags::ANSWERED);
         let cold = conn.cold();
         let snapshot = Snapshot {
             upgrade: Some(upgrade),
             origin: cold.origin,
             leftover: std::mem::take(&mut cold.stash),
-            answered: conn.flags.has(Flags::ANSWERED),
+            answered,
             // Sent away from a saturated home: it stays where it is sent.
             placed: to != home,
+            accepted: cold.accepted,
             ..Snapshot::default()
         };
         self.io.depart(id, to, snapshot.write());
@@ -94,6 +96,9 @@ impl<I: Io> Shard<I> {
             }
             if snapshot.origin.is_some() {
                 conn.cold().origin = snapshot.origin;
+            }
+            if snapshot.accepted.is_some() {
+                conn.cold().accepted = snapshot.accepted;
             }
         }
         let id = state.conns.insert(slot, conn);

@@ -62,8 +62,10 @@ impl<I: Io> Shard<I> {
         if conn.phase != Phase::Open {
             return;
         }
-        conn.flags.set(Flags::POLLED);
-        self.io.poll_readable(id);
+        if !self.state.stands() {
+            self.watch_input(id);
+        }
+        // Where receives stand, this asks for one.
         self.state.feed_stash(id);
     }
 }
@@ -122,6 +124,9 @@ impl State {
         if let Some(cold) = &mut conn.cold {
             // Nobody asks for it any more unless it is counted: an idle member keeps nothing.
             cold.origin = cold.origin.filter(|origin| origin.is_counted);
+            if let Some(accepted) = cold.accepted.take() {
+                self.meter.answer(accepted);
+            }
         }
         conn.phase = Phase::Open;
         conn.kind = kind;

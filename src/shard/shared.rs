@@ -41,6 +41,9 @@ pub enum Farewell {
     ComeBack,
 }
 
+/// What [`Neighbour::moved_at`] says of a shard that is done and turns no more.
+pub const ENDED: u64 = u64::MAX;
+
 /// One shard, as the others see it.
 #[derive(Debug, Default)]
 pub struct Neighbour {
@@ -48,10 +51,8 @@ pub struct Neighbour {
     pub counters: Arc<Counters>,
     /// Slots of its table that are free. Accepts and arrivals both draw on them.
     pub free_slots: AtomicUsize,
-    /// Milliseconds since start at its last turn, or when it last fell asleep.
+    /// Milliseconds since start at its last turn; [`ENDED`] behind the very last.
     pub moved_at: AtomicU64,
-    /// Set while it sleeps: a sleeper that does not move is well.
-    pub asleep: std::sync::atomic::AtomicBool,
     /// How busy it was in the last second, in percent.
     pub busy_percent: AtomicUsize,
     /// In a shutdown: it has no connection, no mail to send and none that waits, and starts nothing

@@ -32,6 +32,7 @@ impl<I: Io> Shard<I> {
         self.state.now = now;
         let is_last = self.state.are_all_vacant();
         (self.state.sends, self.state.largest_fan_out) = (0, 0);
+        self.state.meter.begin();
         self.orders(); //                     limits, shutdown
         let mut work = self.resume(); //      what had to wait for its room, before anything new
         let reaped = self.reap(); //          who is readable, what arrived, what fell short
@@ -64,7 +65,9 @@ impl<I: Io> Shard<I> {
                 Completion::Peer { conn, address } => self.peer_known(conn, address),
                 Completion::Readable { conn, hangup, armed } => self.readable(conn, hangup, armed),
                 Completion::Writable { conn } => self.writable(conn),
-                Completion::Received { conn, outcome, .. } => self.received(conn, outcome),
+                Completion::Received { conn, outcome, armed } => {
+                    self.received(conn, outcome, armed);
+                }
                 Completion::Fell { conn, rest, error } => self.fell(conn, rest, error),
                 Completion::Arrived { slot, parcel } => self.arrived(slot, &parcel),
                 Completion::Departed { conn } => self.departed(conn),
@@ -83,6 +86,8 @@ impl<I: Io> Shard<I> {
     fn note_completions(&mut self, reaped: usize) {
         let recent = self.state.recent_completions;
         self.state.recent_completions = reaped.max(recent * 7 / 8);
+        // What fell short of all sends so far is known, and none has been made since.
+        self.state.counters.set(Counter::sent_bytes, self.state.sent_bytes);
     }
 
     fn post(&mut self) {
@@ -98,11 +103,15 @@ impl<I: Io> Shard<I> {
         let state = &mut self.state;
         if work > 0 {
             state.count(Counter::turns);
+            state.meter.worked = true;
         }
         state.counters.add(Counter::sends, state.sends as u64);
         state.counters.set(Counter::connections, state.conns.len() as u64);
         let lent = state.buffers.saturating_sub(self.io.buffers_free());
         state.counters.set(Counter::buffers_lent, lent as u64);
+        let low = state.buffers_free_low.note(state.now, self.io.buffers_free_low());
+        state.counters.set(Counter::buffers_free_low, low as u64);
+        state.counters.set(Counter::completion_overflows, self.io.overflows());
         let free = state.free_slots();
         let neighbour = state.shared.neighbour(state.id);
         neighbour.free_slots.store(free, Ordering::Relaxed);
@@ -137,7 +146,7 @@ impl<I: Io> Shard<I> {
         }
         let more =
             !state.ready.is_empty() || !state.dirty.is_empty() || !state.finishing.is_empty();
-        let more = more || !state.drained.is_empty();
+        let more = more || !state.drained.is_empty() || !state.inbox.is_empty();
         if work > 0 || more || !state.dirty_halls.is_empty() {
             return Next::Turn;
         }

@@ -21,15 +21,11 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
 use crate::io::BufferId;
-use crate::limits::RECEIVE_STRIDE;
 
 /// The one buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
 
 const PAGE: usize = 4096;
-/// Fewest buffers that the kernel is offered at a time: twice what one stride of receives takes,
-/// for there are heads that wait for theirs, too.
-const OFFERED_MIN: usize = 2 * RECEIVE_STRIDE;
 /// Submits without a shortage after which half as many are offered.
 const CALM_SUBMITS: u32 = 4096;
 
@@ -79,10 +75,15 @@ pub(super) struct Buffers {
     tail: u16,
     lent: Vec<bool>,
     lent_count: usize,
+    /// The most that were on loan at once since [`Buffers::take_low`].
+    lent_most: usize,
     /// Neither lent nor offered; the last one in is the first one out.
     spare: Vec<BufferId>,
     /// How many the kernel should have at the next enter.
     offered: usize,
+    /// The fewest that ever are: twice what one stride of receives takes, for there are heads that
+    /// wait for theirs, too.
+    offered_min: usize,
     /// Submits since there was a shortage, or since `offered` was halved.
     calm: u32,
 }
@@ -93,14 +94,15 @@ pub(super) fn ring_bytes(count: u16) -> usize {
 }
 
 impl Buffers {
-    /// Maps `count` buffers of `bytes` each and fills the ring of them.
+    /// Maps `count` buffers of `bytes` each and fills the ring of them, for strides of so many
+    /// receives.
     ///
     /// # Errors
     /// If the memory is not to be had.
     ///
     /// # Panics
     /// If `count` is not a power of two up to 32768, or `bytes` is 0 or above `u32::MAX`.
-    pub(super) fn new(count: u16, bytes: usize) -> io::Result<Self> {
+    pub(super) fn new(count: u16, bytes: usize, stride: usize) -> io::Result<Self> {
         assert!(count.is_power_of_two(), "a buffer ring's size is a power of two: {count}");
         assert!(bytes > 0 && u32::try_from(bytes).is_ok(), "a buffer of {bytes} bytes");
         let entries = usize::from(count);
@@ -112,8 +114,10 @@ impl Buffers {
             tail: 0,
             lent: vec![false; entries],
             lent_count: 0,
+            lent_most: 0,
             spare: (0..count).rev().map(BufferId).collect(),
-            offered: OFFERED_MIN,
+            offered: 2 * stride,
+            offered_min: 2 * stride,
             calm: 0,
         };
         buffers.offer();
@@ -154,6 +158,11 @@ impl Buffers {
         self.lent.len() - self.lent_count
     }
 
+    /// The fewest that were free at once since this was last asked.
+    pub(super) fn take_low(&mut self) -> usize {
+        self.lent.len() - std::mem::replace(&mut self.lent_most, self.lent_count)
+    }
+
     /// Notes that the kernel has handed a buffer out.
     ///
     /// # Panics
@@ -163,6 +172,7 @@ impl Buffers {
         assert!(!*lent, "the kernel handed out buffer {} twice", id.0);
         *lent = true;
         self.lent_count += 1;
+        self.lent_most = self.lent_most.max(self.lent_count);
     }
 
     /// The first `len` bytes of a buffer on loan.
@@ -199,7 +209,7 @@ impl Buffers {
         self.calm += 1;
         if self.calm == CALM_SUBMITS {
             self.calm = 0;
-            self.offered = (self.offered / 2).max(OFFERED_MIN);
+            self.offered = (self.offered / 2).max(self.offered_min);
         }
         let spare_wanted = self.lent.len().saturating_sub(self.lent_count + self.offered);
         while self.spare.len() > spare_wanted {
@@ -211,7 +221,7 @@ impl Buffers {
     /// Notes that the kernel had none when it wanted one: it is offered twice as many.
     pub(super) fn ran_out(&mut self) {
         self.calm = 0;
-        self.offered = (self.offered * 2).min(self.lent.len());
+        self.offered = (self.offered * 2).min(self.lent.len().max(self.offered_min));
     }
 
     /// Puts a spare buffer into the ring.
@@ -241,25 +251,26 @@ mod tests {
 
     #[test]
     fn a_buffer_is_lent_and_released_once() {
-        let mut buffers = Buffers::new(4, 100).unwrap();
+        let mut buffers = Buffers::new(4, 100, 1).unwrap();
         assert_eq!(buffers.free(), 4);
         buffers.lend(BufferId(2));
         assert_eq!(buffers.free(), 3);
         buffers.bytes_mut(BufferId(2), 100).fill(7);
         buffers.release(BufferId(2));
         assert_eq!(buffers.free(), 4);
+        assert_eq!((buffers.take_low(), buffers.take_low()), (3, 4));
     }
 
     #[test]
     #[should_panic(expected = "not on loan")]
     fn a_buffer_of_the_kernel_cannot_be_read() {
-        Buffers::new(4, 100).unwrap().bytes_mut(BufferId(1), 1);
+        Buffers::new(4, 100, 1).unwrap().bytes_mut(BufferId(1), 1);
     }
 
     #[test]
     #[should_panic(expected = "not on loan")]
     fn a_buffer_cannot_be_released_twice() {
-        let mut buffers = Buffers::new(4, 100).unwrap();
+        let mut buffers = Buffers::new(4, 100, 1).unwrap();
         buffers.lend(BufferId(0));
         buffers.release(BufferId(0));
         buffers.release(BufferId(0));

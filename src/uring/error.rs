@@ -75,8 +75,9 @@ impl fmt::Display for SetupError {
             Self::Forbidden => write!(
                 f,
                 "the kernel forbids io_uring to this process: `sysctl kernel.io_uring_disabled` \
-                 says so (0 allows it, 1 the group in `kernel.io_uring_group`), or the \
-                 container's seccomp profile"
+                 says so (0 allows it, 1 the group in `kernel.io_uring_group`), or a seccomp \
+                 filter does, of a container or of a systemd unit whose SystemCallFilter= lacks \
+                 @aio"
             ),
             Self::Kernel { missing, release } => write!(
                 f,

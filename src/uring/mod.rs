@@ -42,6 +42,7 @@ use io_uring::squeue::Entry;
 use io_uring::types::CancelBuilder;
 
 use crate::io::Wait;
+use crate::limits::SendMode;
 
 use self::acceptings::Acceptings;
 use self::armed::Armed;
@@ -75,10 +76,16 @@ pub struct Setup {
     pub listeners: Vec<TcpListener>,
     /// Sockets that the table holds; at most the limit on open files and `TABLE_SLOTS_MAX`.
     pub table_slots: u32,
+    /// Most entries of the submission queue; a power of two from 256 to 8192.
+    pub entries: u32,
     /// Receive buffers; a power of two up to 32768.
     pub buffers: u16,
     /// Bytes of each.
     pub buffer_bytes: usize,
+    /// Buffers that receives use up at a time: twice as many are offered to the kernel.
+    pub stride: usize,
+    /// Operation of a send of one piece.
+    pub send: SendMode,
     /// Bytes of locked memory that the ring may cost, with the ring of its buffers (16 bytes a
     /// buffer). Less than the smallest ring needs is taken for that.
     pub ring_bytes_max: usize,
@@ -100,6 +107,8 @@ pub struct UringIo {
     listeners: Vec<TcpListener>,
     peers: Vec<RawFd>,
     enters_max: usize,
+    /// Enters after which completions waited in the kernel.
+    overflows: u64,
 }
 
 impl UringIo {
@@ -112,10 +121,10 @@ impl UringIo {
     /// If `buffers` is not a power of two up to 32768.
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
         let slots = setup.table_slots;
-        let buffers = Buffers::new(setup.buffers, setup.buffer_bytes)
+        let buffers = Buffers::new(setup.buffers, setup.buffer_bytes, setup.stride)
             .map_err(|error| SetupError::Other { step: "the receive buffers", error })?;
         let room = setup.ring_bytes_max.saturating_sub(buffers.ring_bytes());
-        let ring = Ring::new(room, |ring| {
+        let ring = Ring::new(setup.entries, room, |ring| {
             buffers.register(&ring.submitter()).map_err(|error| {
                 SetupError::sort("the ring of receive buffers", buffers.ring_bytes(), error)
             })
@@ -135,7 +144,7 @@ impl UringIo {
         let ledger = Ledger {
             buffers,
             armed: Armed::new(slots),
-            sends: Sends::new(),
+            sends: Sends::new(setup.send),
             asks: Asks::new(),
             departs: Departs::new(),
             adoptions: Adoptions::new(),
@@ -151,6 +160,7 @@ impl UringIo {
             listeners: setup.listeners,
             peers: Vec::new(),
             enters_max: setup.enters_max,
+            overflows: 0,
         })
     }
 
@@ -241,6 +251,7 @@ impl UringIo {
                 break;
             }
             self.enter(linger, tries);
+            self.overflows += u64::from(self.ring.overflown());
             self.collect();
             linger = Linger::No;
         }

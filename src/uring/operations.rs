@@ -139,6 +139,12 @@ impl Io for UringIo {
         self.poll(conn, Watch::Write, OUTPUT, false);
     }
 
+    fn stop_receiving(&mut self, conn: ConnId) {
+        if let Some(tag) = self.ledger.armed.take(conn, Watch::Recv) {
+            self.push_cancel(tag);
+        }
+    }
+
     fn disarm(&mut self, conn: ConnId) {
         for tag in self.ledger.armed.take_all(conn).into_iter().flatten() {
             self.push_cancel(tag);
@@ -233,6 +239,14 @@ impl Io for UringIo {
 
     fn buffers_free(&self) -> usize {
         self.ledger.buffers.free()
+    }
+
+    fn buffers_free_low(&mut self) -> usize {
+        self.ledger.buffers.take_low()
+    }
+
+    fn overflows(&self) -> u64 {
+        self.overflows
     }
 
     fn submit(&mut self, wait: Wait) {

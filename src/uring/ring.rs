@@ -17,12 +17,12 @@ use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, Probe, opcode};
 
+use crate::limits::{RING_ENTRIES_MAX, RING_ENTRIES_MIN};
+
 use super::error::SetupError;
 
-/// Entries of the largest submission queue: a fan-out to 4096 members is one system call.
-const SQ_ENTRIES_MAX: u32 = 4096;
-/// Entries of the smallest.
-const SQ_ENTRIES_MIN: u32 = 256;
+/// Entries of the smallest submission queue.
+const SQ_ENTRIES_MIN: u32 = RING_ENTRIES_MIN as u32;
 /// Completion entries a submission entry: a turn posts at most one for each entry, the polls of
 /// idle connections post theirs besides, and what does not fit costs the kernel an allocation.
 const CQ_PER_SQ: u32 = 8;
@@ -37,6 +37,8 @@ const SETUP_PAUSE: Duration = Duration::from_millis(50);
 const SETUP_TRIES: usize = 6;
 /// Refusals in a row (no memory for a request) after which the shard gives up.
 const ENTER_TRIES: usize = 10_000;
+
+const _: () = assert!(RING_ENTRIES_MAX * CQ_PER_SQ as usize <= 65536, "IORING_MAX_CQ_ENTRIES");
 
 const PAGE: usize = 4096;
 
@@ -69,8 +71,8 @@ pub(super) fn ring_bytes_least() -> usize {
 }
 
 /// The sizes to try, one after the other.
-fn sizes(ring_bytes_max: usize) -> impl Iterator<Item = (u32, u32)> {
-    let ratio = std::iter::successors(Some(SQ_ENTRIES_MAX), |sq| Some(sq / 2))
+fn sizes(entries_max: u32, ring_bytes_max: usize) -> impl Iterator<Item = (u32, u32)> {
+    let ratio = std::iter::successors(Some(entries_max), |sq| Some(sq / 2))
         .take_while(|sq| *sq >= SQ_ENTRIES_MIN)
         .map(|sq| (sq, sq * CQ_PER_SQ))
         .filter(move |(sq, cq)| ring_bytes(*sq, *cq) <= ring_bytes_max);
@@ -78,17 +80,18 @@ fn sizes(ring_bytes_max: usize) -> impl Iterator<Item = (u32, u32)> {
 }
 
 impl Ring {
-    /// Sets up the largest ring that fits `ring_bytes_max` and what the user may lock, so that
-    /// `furnish` (what else is registered, and charged) succeeds too.
+    /// Sets up the largest ring, of at most `entries_max` entries, that fits `ring_bytes_max` and
+    /// what the user may lock, so that `furnish` (what else is registered, and charged) succeeds.
     ///
     /// # Errors
     /// See [`SetupError`].
     pub(super) fn new(
+        entries_max: u32,
         ring_bytes_max: usize,
         furnish: impl Fn(&Self) -> Result<(), SetupError>,
     ) -> Result<Self, SetupError> {
         let mut refused = SetupError::Memory { step: "an io_uring", bytes: 0 };
-        for (sq, cq) in sizes(ring_bytes_max) {
+        for (sq, cq) in sizes(entries_max, ring_bytes_max) {
             match Self::of(sq, cq).and_then(|ring| furnish(&ring).map(|()| ring)) {
                 Err(error @ SetupError::Memory { .. }) => refused = error,
                 done => return done,
@@ -251,10 +254,11 @@ mod tests {
 
     #[test]
     fn the_largest_ring_that_fits_is_tried_first() {
-        assert_eq!(sizes(usize::MAX).next(), Some((4096, 32768)));
-        assert_eq!(sizes(ring_bytes(1024, 8192)).next(), Some((1024, 8192)));
-        let refused: Vec<_> = sizes(ring_bytes(512, 4096)).take(3).collect();
+        assert_eq!(sizes(4096, usize::MAX).next(), Some((4096, 32768)));
+        assert_eq!(sizes(8192, usize::MAX).next(), Some((8192, 65536)));
+        assert_eq!(sizes(4096, ring_bytes(1024, 8192)).next(), Some((1024, 8192)));
+        let refused: Vec<_> = sizes(4096, ring_bytes(512, 4096)).take(3).collect();
         assert_eq!(refused, [(512, 4096), (256, 2048), (256, 1024)]);
-        assert_eq!(sizes(0).next(), Some((256, 1024)));
+        assert_eq!(sizes(4096, 0).next(), Some((256, 1024)));
     }
 }

@@ -23,7 +23,7 @@ use io_uring::{opcode, types};
 
 use crate::id::ConnId;
 use crate::io::{BufferId, Completion, Errno, Segments};
-use crate::limits::SEND_SEGMENTS_MAX;
+use crate::limits::{SEND_SEGMENTS_MAX, SendMode};
 use crate::payload::{Batch, Payload, Segment};
 
 use super::buffers::Buffers;
@@ -48,7 +48,7 @@ impl Behind {
         }
     }
 }
-/// Messages of several segments in flight at most, 1.1 KiB each; then the ring is submitted first.
+/// Messages in flight at most, 1.1 KiB each; then the ring is submitted first.
 const MESSAGES_MAX: usize = 256;
 
 /// A `SENDMSG`'s header and the list that it points to.
@@ -77,6 +77,7 @@ enum Held {
 
 /// Sends that were queued and are not yet known to be whole.
 pub(super) struct Sends {
+    mode: SendMode,
     held: Vec<(ConnId, Held)>,
     #[expect(clippy::vec_box, reason = "the kernel holds their addresses while the list grows")]
     messages: Vec<Box<Message>>,
@@ -86,8 +87,8 @@ pub(super) struct Sends {
 
 impl Sends {
     /// Nothing held.
-    pub(super) fn new() -> Self {
-        Self { held: Vec::new(), messages: Vec::new(), messages_used: 0, failed: Vec::new() }
+    pub(super) fn new(mode: SendMode) -> Self {
+        Self { mode, held: Vec::new(), messages: Vec::new(), messages_used: 0, failed: Vec::new() }
     }
 
     /// Whether the ring has to be submitted before another send is held.
@@ -102,7 +103,7 @@ impl Sends {
     pub(super) fn hold(&mut self, conn: ConnId, segments: Segments, behind: Behind) -> Entry {
         // The payloads lie on the heap: moving their handles into the list moves no byte.
         let entry = match segments.as_slice() {
-            [segment] => self.entry(conn, segment.bytes(), behind),
+            [segment] if self.mode == SendMode::Send => self.entry(conn, segment.bytes(), behind),
             segments => self.entry_of_many(conn, segments, behind),
         };
         self.held.push((conn, Held::Segments(segments)));
@@ -211,7 +212,7 @@ mod tests {
     }
 
     fn settled(sends: &mut Sends) -> Vec<(Vec<u8>, Option<Errno>)> {
-        settled_with(sends, &mut Buffers::new(1, 16).unwrap())
+        settled_with(sends, &mut Buffers::new(1, 16, 1).unwrap())
     }
 
     fn settled_with(sends: &mut Sends, buffers: &mut Buffers) -> Vec<(Vec<u8>, Option<Errno>)> {
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_send_without_completion_was_whole() {
-        let mut sends = Sends::new();
+        let mut sends = Sends::new(SendMode::Send);
         let _ = sends.hold(CONN, segments(b"abc"), Behind::Nothing);
         assert_eq!(settled(&mut sends), []);
         assert!(sends.held.is_empty());
@@ -237,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_left_begins_where_the_kernel_stopped() {
-        let mut sends = Sends::new();
+        let mut sends = Sends::new(SendMode::Send);
         for _ in 0..4 {
             let _ = sends.hold(CONN, segments(b"abcdef"), Behind::Nothing);
         }
@@ -253,7 +254,8 @@ mod tests {
 
     #[test]
     fn a_buffer_sent_back_is_released_and_what_is_left_of_it_was_copied() {
-        let (mut sends, mut buffers) = (Sends::new(), Buffers::new(4, 16).unwrap());
+        let (mut sends, mut buffers) =
+            (Sends::new(SendMode::Send), Buffers::new(4, 16, 1).unwrap());
         for id in (0..3).map(BufferId) {
             buffers.lend(id);
             buffers.bytes_mut(id, 6).copy_from_slice(b"abcdef");
@@ -269,14 +271,17 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_many_segments_are_bounded() {
-        let mut sends = Sends::new();
-        while !sends.full() {
-            let Segments::One(one) = segments(b"x") else { unreachable!() };
-            let _ = sends.hold(CONN, Segments::Many(vec![one.clone(), one]), Behind::Nothing);
+    fn messages_are_bounded() {
+        for (mode, pieces) in [(SendMode::Send, 2), (SendMode::SendMsg, 1)] {
+            let mut sends = Sends::new(mode);
+            while !sends.full() {
+                let Segments::One(one) = segments(b"x") else { unreachable!() };
+                let segments = Segments::Many(vec![one; pieces]);
+                let _ = sends.hold(CONN, segments, Behind::Nothing);
+            }
+            assert_eq!(sends.held.len(), MESSAGES_MAX);
+            assert_eq!(settled(&mut sends), []);
+            assert!(!sends.full());
         }
-        assert_eq!(sends.held.len(), MESSAGES_MAX);
-        assert_eq!(settled(&mut sends), []);
-        assert!(!sends.full());
     }
 }

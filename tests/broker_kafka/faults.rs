@@ -84,8 +84,9 @@ fn a_message_that_the_broker_will_never_take_holds_nothing_up() {
         let one = Peer::new(&url, Ordered, 1);
         let session = one.connect().await;
         broker.on_once(ApiKey::Produce, |_| Control::Error(ErrorCode::MessageTooLarge));
-        publish(&*session, &[one.words(6, "refused")]).await.expect("given up");
-        publish(&*session, &[one.words(6, "next")]).await.expect("published");
+        let given_up = publish(&*session, &[one.words(6, "refused")]).await;
+        assert_eq!(given_up, Ok(vec![0]));
+        assert_eq!(publish(&*session, &[one.words(6, "next")]).await, Ok(vec![]));
         until("the next is heard", || one.ear.count() == 1).await;
         assert_eq!(one.ear.texts(6), ["next"]);
     });

@@ -9,7 +9,8 @@ use ringhall::bridge::envelope::{self, Body, Node, Said};
 use ringhall::bridge::{Delivery, Place};
 use ringhall::broker::kafka::engine;
 use ringhall::broker::{
-    BrokerError, CONNECT_TIMEOUT, Engine, Inlet, Lane, Options, PUBLISH_TIMEOUT, Parcel, Session,
+    BrokerError, CONNECT_TIMEOUT, Engine, GivenUp, Inlet, Lane, Options, PUBLISH_TIMEOUT, Parcel,
+    Session,
 };
 use ringhall::id::{ConnId, ConnKey, Mode, RoomKey, ShardId};
 use ringhall::limits::PARTITIONS;
@@ -226,7 +227,7 @@ impl Peer {
 }
 
 /// Publishes as the bridge does: what takes longer than [`PUBLISH_TIMEOUT`] is given up.
-pub async fn publish(session: &dyn Session, parcels: &[Parcel]) -> Result<(), BrokerError> {
+pub async fn publish(session: &dyn Session, parcels: &[Parcel]) -> Result<GivenUp, BrokerError> {
     let published = tokio::time::timeout(PUBLISH_TIMEOUT, session.publish(parcels)).await;
     published.unwrap_or_else(|_| Err(BrokerError("PUBLISH_TIMEOUT".to_owned())))
 }

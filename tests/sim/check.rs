@@ -11,7 +11,7 @@ use ringhall::conn::disconnect::Disconnect;
 use ringhall::conn::{Flags, Kind, Phase};
 use ringhall::counters::{Counter, REASONS_MAX};
 use ringhall::id::{ConnId, ShardId};
-use ringhall::limits::{BUFFER_BYTES, Limits, SEGMENT_BYTES};
+use ringhall::limits::{Limits, SEGMENT_BYTES};
 use ringhall::shard::Shard;
 
 use crate::plan::Plan;
@@ -48,7 +48,7 @@ impl Bounds {
         let payload = most(|limits| limits.room_tick_bytes) + plan.limits.message_bytes;
         Self {
             // One message, and what else came in the buffer that completed it.
-            echo: plan.limits.echo_message_bytes + BUFFER_BYTES + WORDS,
+            echo: plan.limits.echo_message_bytes + plan.ring.buffer_bytes + WORDS,
             member: most(|limits| limits.queue_bytes) + payload + announcements + WORDS,
             held: vec![(0, 0); plan.shards],
             dead: BTreeSet::new(),
@@ -165,7 +165,13 @@ pub fn at_end(sim: &mut Sim) {
     assert_eq!(left(&shared.budget.bytes), 0, "bytes are held by nobody");
     assert_eq!(left(&shared.budget.holders), 0, "holders that are gone");
     assert!(shared.addresses.is_empty(), "addresses of nobody");
-    for counter in [Counter::websockets, Counter::rooms, Counter::members, Counter::queue_bytes] {
+    for counter in [
+        Counter::websockets,
+        Counter::closing,
+        Counter::rooms,
+        Counter::members,
+        Counter::queue_bytes,
+    ] {
         assert_eq!(total(sim, counter), 0, "gauge {counter:?}");
     }
     let closed = |reason: usize| -> u64 {

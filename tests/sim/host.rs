@@ -102,6 +102,7 @@ impl Host {
                 limits: limits.clone(),
                 placement: plan.placement,
                 bridge: bridge.cloned(),
+                ring: plan.ring,
                 table_slots: plan.table_slots,
                 seed: plan.seed ^ index as u64,
             };

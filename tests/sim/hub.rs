@@ -272,7 +272,7 @@ impl Hub {
                 Delivery::LocalFirst => self.ends[server].bridge.count_dropped(),
                 Delivery::Ordered => {
                     self.see("refused by the broker");
-                    let refused = Inbound::Refused { speaker, reference };
+                    let refused = Inbound::Refused { speaker, reference, for_good: false };
                     self.ends[server].outbox.push_back((speaker.shard, refused));
                 }
             }

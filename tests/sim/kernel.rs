@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use ringhall::id::ConnId;
 use ringhall::io::{BufferId, Completion, Errno, Input, Parcel, Patience};
-use ringhall::limits::BUFFER_BYTES;
+use ringhall::limits::RingUse;
 use ringhall::payload::Segment;
 
 use crate::chaos::{Chaos, Plant};
@@ -23,6 +23,7 @@ struct Slot {
     /// The tenant, once an operation has named it.
     conn: Option<ConnId>,
     recv_waits: bool,
+    recv_stands: bool,
     read_armed: bool,
     write_armed: bool,
 }
@@ -86,6 +87,8 @@ pub struct World {
     travelling: Vec<(u64, Message)>,
     /// Ordinary descriptors: the socket behind each, and an end that tells when it is closed.
     pub descriptors: BTreeMap<RawFd, (SocketId, UnixStream)>,
+    /// Bytes of a receive buffer.
+    pub buffer_bytes: usize,
     /// Bytes that a socket takes, either way: least and most.
     pub pipe_bytes: (usize, usize),
     /// When no descriptor is to be had for accepting: from and until.
@@ -118,6 +121,7 @@ impl World {
             rings: (0..shards).map(ring).collect(),
             travelling: Vec::new(),
             descriptors: BTreeMap::new(),
+            buffer_bytes: RingUse::default().buffer_bytes,
             pipe_bytes: (4096, 4096),
             famine: (0, 0),
             plant: None,
@@ -223,6 +227,7 @@ impl World {
             socket,
             conn: None,
             recv_waits: false,
+            recv_stands: false,
             read_armed: false,
             write_armed: false,
         });
@@ -291,6 +296,48 @@ impl World {
         self.slot(shard, conn.slot).recv_waits = true;
     }
 
+    /// Arms a receive that stands, where none does.
+    pub fn recv_standing(&mut self, shard: usize, conn: ConnId) {
+        let socket = self.socket_of(shard, conn);
+        self.slot(shard, conn.slot).recv_stands = true;
+        if self.sockets[socket].readable().0 {
+            self.receive_standing(shard, conn, socket);
+        }
+    }
+
+    /// Receives until nothing is left, or until the standing receive ends.
+    fn receive_standing(&mut self, shard: usize, conn: ConnId, id: SocketId) {
+        loop {
+            let mut bytes = Vec::new();
+            let outcome = self.receive_into(shard, id, &mut bytes);
+            let brought = outcome.is_ok_and(|input| input.len > 0);
+            if outcome == Err(Errno::AGAIN) || self.strikes(Plant::LostEdge) {
+                return;
+            }
+            let goes_on = brought && !self.chance(self.chaos.multishot_ends);
+            self.note(|| format!("{shard}: {conn:?} is brought {outcome:?}, goes on: {goes_on}"));
+            self.slot(shard, conn.slot).recv_stands = goes_on;
+            let completion = Completion::Received { conn, outcome, armed: goes_on };
+            self.rings[shard].posted.push_back(Entry { completion, bytes });
+            if !goes_on {
+                return;
+            }
+            if self.chance(self.chaos.lulls) {
+                // The rest of it is another piece of task work.
+                self.rings[shard].woken.insert(conn.slot);
+                return;
+            }
+        }
+    }
+
+    /// Ends a receive that stands. What was posted stays posted.
+    pub fn stop_receiving(&mut self, shard: usize, conn: ConnId) {
+        if std::mem::take(&mut self.slot(shard, conn.slot).recv_stands) {
+            let outcome = Err(Errno::CANCELED);
+            self.post(shard, Completion::Received { conn, outcome, armed: false });
+        }
+    }
+
     fn receive(&mut self, shard: usize, conn: ConnId, id: SocketId) {
         let mut bytes = Vec::new();
         let outcome = self.receive_into(shard, id, &mut bytes);
@@ -315,7 +362,7 @@ impl World {
         if pool.is_empty() {
             return Err(Errno::NOBUFS);
         }
-        let there = socket.up.bytes.len().min(BUFFER_BYTES);
+        let there = socket.up.bytes.len().min(self.buffer_bytes);
         if there == 0 {
             if !socket.up.fin && !socket.client_reset {
                 return Err(Errno::AGAIN);
@@ -375,6 +422,8 @@ impl World {
         let slot = self.slot(shard, conn.slot);
         slot.read_armed = false;
         slot.write_armed = false;
+        self.stop_receiving(shard, conn);
+        let slot = self.slot(shard, conn.slot);
         if std::mem::take(&mut slot.recv_waits) {
             let outcome = Err(Errno::CANCELED);
             self.post(shard, Completion::Received { conn, outcome, armed: false });
@@ -518,6 +567,9 @@ impl World {
         let (recv_waits, reads, writes) = (place.recv_waits, place.read_armed, place.write_armed);
         let Some(conn) = place.conn else { return };
         let (readable, writable) = (self.sockets[id].readable().0, self.sockets[id].writable());
+        if self.slot(shard, slot).recv_stands && readable {
+            self.receive_standing(shard, conn, id);
+        }
         if recv_waits && readable {
             self.slot(shard, slot).recv_waits = false;
             self.receive(shard, conn, id);

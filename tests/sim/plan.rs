@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use ringhall::id::{Mode, RoomKey};
-use ringhall::limits::{Limits, SlowPolicy, Spread};
+use ringhall::limits::{Limits, ReceiveMode, RingUse, SlowPolicy, Spread};
 use ringhall::proxy::Front;
 use ringhall::shard::Placement;
 use ringhall::shard::shared::{MemoryLeft, Shared};
@@ -46,6 +46,8 @@ pub struct Plan {
     pub table_slots: usize,
     /// Receive buffers of each shard.
     pub buffers: u16,
+    /// How the rings are used.
+    pub ring: RingUse,
     /// Mails of a lane between two shards.
     pub lane_messages: usize,
     /// Bytes of these.
@@ -126,6 +128,7 @@ impl Plan {
             placement: if stays { Placement::Accept } else { Placement::Home },
             table_slots: pick(random, &[10, 16, 24, 64]),
             buffers: pick(random, &[1, 2, 4, 16]),
+            ring: RingUse::default(),
             lane_messages: pick(random, &[1, 2, 4, 64]),
             lane_bytes: pick(random, &[least_lane, 2 * least_lane, 1 << 20]),
             clients,
@@ -148,6 +151,19 @@ impl Plan {
             reloads,
             front: pick(random, &[None, None, Some(Proxies::Forward), Some(Proxies::Preface)]),
         }
+    }
+
+    /// The same world with receives that stand.
+    #[must_use]
+    pub fn standing(self) -> Self {
+        let random = &mut Rng::with_seed(!self.seed);
+        let ring = RingUse {
+            receive: ReceiveMode::Standing,
+            buffer_bytes: pick(random, &[100, 1000, 8 << 10]),
+            stride: pick(random, &[1, 3, 64]),
+            ..self.ring
+        };
+        Self { ring, ..self }
     }
 
     /// What the main thread would say of the memory.

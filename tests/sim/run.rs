@@ -58,7 +58,16 @@ pub struct Sim {
 ///
 /// What its shards have counted, and their closes by reason.
 pub fn run(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
-    let mut sim = Sim::new(Plan::of(seed), plant, trace);
+    run_plan(Plan::of(seed), plant, trace)
+}
+
+/// Runs a seed with receives that stand; see [`run`].
+pub fn run_standing(seed: u64, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
+    run_plan(Plan::of(seed).standing(), plant, trace)
+}
+
+fn run_plan(plan: Plan, plant: Option<(Plant, u32)>, trace: bool) -> Tally {
+    let mut sim = Sim::new(plan, plant, trace);
     sim.live();
     if sim.plan.abrupt.is_none() {
         sim.settle();
@@ -110,6 +119,7 @@ impl Sim {
     ) -> Self {
         let Plan { seed, shards, table_slots, buffers, chaos, .. } = plan;
         let mut world = World::new(seed, shards, table_slots, buffers, chaos);
+        world.buffer_bytes = plan.ring.buffer_bytes;
         world.pipe_bytes = plan.pipe_bytes;
         world.famine = plan.famine;
         world.plant = plant;

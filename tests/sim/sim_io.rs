@@ -34,6 +34,8 @@ enum Op {
     StopAccepting,
     AskPeer(ConnId),
     Recv(ConnId, Patience),
+    RecvStanding(ConnId),
+    StopReceiving(ConnId),
     PollReadable(ConnId),
     PollWritable(ConnId),
     Disarm(ConnId),
@@ -201,6 +203,8 @@ impl SimIo {
             Op::StopAccepting => world.stop_accepting(me),
             Op::AskPeer(conn) => world.ask_peer(me, conn),
             Op::Recv(conn, patience) => world.recv(me, conn, patience),
+            Op::RecvStanding(conn) => world.recv_standing(me, conn),
+            Op::StopReceiving(conn) => world.stop_receiving(me, conn),
             Op::PollReadable(conn) => world.poll_readable(me, conn),
             Op::PollWritable(conn) => world.poll_writable(me, conn),
             Op::Disarm(conn) => world.disarm(me, conn),
@@ -271,8 +275,8 @@ impl SimIo {
             Completion::Writable { conn } => {
                 self.witness_of(*conn, |view| view.write_polled = false);
             }
-            Completion::Received { conn, .. } => {
-                self.witness_of(*conn, |view| view.receiving = false);
+            Completion::Received { conn, armed, .. } => {
+                self.witness_of(*conn, |view| view.receiving = *armed);
             }
             Completion::Departed { conn } => {
                 self.witness_of(*conn, |view| view.stage = Stage::Departed);
@@ -325,6 +329,18 @@ impl Io for SimIo {
         assert!(!view.receiving, "shard {me}: two receives in flight for {conn:?}");
         view.receiving = true;
         self.push(Op::Recv(conn, patience));
+    }
+
+    fn recv_standing(&mut self, conn: ConnId) {
+        let view = self.view_here(conn, "recv_standing");
+        if !std::mem::replace(&mut view.receiving, true) {
+            self.push(Op::RecvStanding(conn));
+        }
+    }
+
+    fn stop_receiving(&mut self, conn: ConnId) {
+        self.view_here(conn, "stop_receiving");
+        self.push(Op::StopReceiving(conn));
     }
 
     fn poll_readable(&mut self, conn: ConnId) {

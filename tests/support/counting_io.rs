@@ -16,7 +16,7 @@ use ringhall::id::{ConnId, ShardId};
 use ringhall::io::{
     BufferId, CloseHow, Completion, Errno, Input, Io, Parcel, Patience, Segments, Wait,
 };
-use ringhall::limits::BUFFER_BYTES;
+use ringhall::limits::RingUse;
 use ringhall::payload::Segment;
 
 /// How often each thing was asked for.
@@ -66,7 +66,9 @@ impl CountingIo {
             asked: Asked::default(),
             listen_at: None,
             heard: Vec::new(),
-            buffers: (0..buffers).map(|_| vec![0; BUFFER_BYTES].into()).collect(),
+            buffers: (0..buffers)
+                .map(|_| vec![0; RingUse::default().buffer_bytes].into())
+                .collect(),
             free: (0..buffers).rev().collect(),
             arriving: (0..slots).map(|_| VecDeque::new()).collect(),
             receiving: Vec::new(),
@@ -111,7 +113,8 @@ impl CountingIo {
             Err(Errno::AGAIN)
         } else if let Some(id) = self.free.pop() {
             let bytes = self.arriving[slot].pop_front().unwrap_or_default();
-            assert!(bytes.len() <= BUFFER_BYTES, "one receive brings one buffer");
+            let most = RingUse::default().buffer_bytes;
+            assert!(bytes.len() <= most, "one receive brings one buffer");
             self.buffers[usize::from(id)][..bytes.len()].copy_from_slice(&bytes);
             let more = !self.arriving[slot].is_empty();
             Ok(Input { buffer: Some(BufferId(id)), len: bytes.len(), more })
@@ -169,6 +172,8 @@ impl Io for CountingIo {
         self.asked.polls += 1;
         self.done.push_back(Completion::Writable { conn });
     }
+
+    fn stop_receiving(&mut self, _: ConnId) {}
 
     fn disarm(&mut self, _: ConnId) {}
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ringhall::bridge::envelope::{self, Body};
 use ringhall::bridge::{Delivery, Place};
-use ringhall::broker::{BrokerError, Engine, Inlet, Lane, Later, Parcel, Session};
+use ringhall::broker::{BrokerError, Engine, GivenUp, Inlet, Lane, Later, Parcel, Session};
 use ringhall::id::RoomKey;
 use ringhall::room::epoch::Epochs;
 use tokio::sync::Notify;
@@ -41,6 +41,14 @@ pub struct Faults {
     pub rejects: bool,
     /// What holds this is refused, and all that is published with it.
     pub poison: Option<&'static str>,
+    /// Longer envelopes are given up, and the rest is taken.
+    pub longest: Option<usize>,
+}
+
+impl Faults {
+    fn fits(&self, parcel: &Parcel) -> bool {
+        self.longest.is_none_or(|longest| parcel.envelope.len() <= longest)
+    }
 }
 
 /// One connection.
@@ -252,7 +260,7 @@ impl LoopbackSession {
             return Err(BrokerError("the broker refuses".to_owned()));
         }
         if !faults.hangs {
-            for parcel in parcels {
+            for parcel in parcels.iter().filter(|parcel| faults.fits(parcel)) {
                 self.take(parcel, faults, &mut state);
             }
         }
@@ -286,14 +294,15 @@ fn is_probe(bytes: &[u8]) -> bool {
 }
 
 impl Session for LoopbackSession {
-    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<(), BrokerError>> {
+    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<GivenUp, BrokerError>> {
         Box::pin(async move {
             let faults = self.carry(parcels)?;
             self.broker.news.notify_waiters();
             if faults.hangs || faults.mute {
                 std::future::pending::<()>().await;
             }
-            Ok(())
+            let each = parcels.iter().enumerate();
+            Ok(each.filter(|(_, parcel)| !faults.fits(parcel)).map(|(index, _)| index).collect())
         })
     }
 

@@ -17,6 +17,7 @@ mod bystander;
 mod client;
 mod frame;
 mod http;
+mod notices;
 pub mod promise;
 mod server;
 
@@ -26,12 +27,24 @@ pub use bystander::Bystander;
 pub use client::{Client, End, upgrade_request};
 pub use frame::{Frame, decode, encode, opcode};
 pub use http::{Response, get, http};
+pub use notices::Notices;
 pub use server::Server;
 
 /// How long anything may take before a test fails: far above what it takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 /// Pause between two looks at a condition.
 const GLANCE: Duration = Duration::from_millis(5);
+
+/// A temporary folder whose files a server that runs as somebody else may read too.
+///
+/// # Panics
+/// If there is none to be had.
+pub fn open_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), mode).expect("a folder of our own");
+    folder
+}
 
 /// Looks again and again until the condition holds: the only place where tests poll.
 ///

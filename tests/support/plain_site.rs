@@ -15,6 +15,7 @@ use std::time::Duration;
 use ringhall::control::Bounds;
 use ringhall::control::files::Files;
 use ringhall::control::health::{Health, HealthSource, Readiness, ShardHealth, State};
+use ringhall::control::metrics::{Family, Metric, MetricsSource, Value};
 use ringhall::control::public::{self, Accepted, Site, Upgrades};
 use ringhall::http::{Refusal, RefusalKind, Route, Upgrade};
 use tokio::io::AsyncReadExt;
@@ -194,6 +195,12 @@ pub struct Picture {
 impl Default for Picture {
     fn default() -> Self {
         Self { state: State::Healthy, ready: Readiness::Ready }
+    }
+}
+
+impl MetricsSource for Picture {
+    fn families(&self) -> Vec<Family> {
+        vec![Family::one(Metric::Accepts, Value::Whole(3))]
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ringhall::bridge::Bridge;
 use ringhall::id::{ConnId, ShardId};
-use ringhall::limits::Limits;
+use ringhall::limits::{Limits, RingUse};
 use ringhall::mesh::Mesh;
 use ringhall::shard::shared::Shared;
 use ringhall::shard::tick::Next;
@@ -90,6 +90,7 @@ impl Scene {
             limits,
             placement: Placement::Home,
             bridge,
+            ring: RingUse::default(),
             table_slots: SLOTS,
             seed: 7,
         };

@@ -99,7 +99,7 @@ impl Server {
     /// If it does not start.
     #[track_caller]
     pub fn with(change: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Self::command();
+        let mut command = Self::wrapped();
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         change(&mut command);
         Self::spawn(command)
@@ -112,15 +112,36 @@ impl Server {
     /// If it does not start.
     #[track_caller]
     pub fn start_limited(limits: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\"")]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\"")]);
+        let mut command = Self::behind(shell);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(arguments);
+        Self::spawn(command)
+    }
+
+    /// A command that is to run the server in its own place: `launcher`, the server's program and
+    /// its first arguments behind it.
+    pub fn behind(mut launcher: Command) -> Command {
+        let server = Self::wrapped();
+        launcher.arg(server.get_program()).args(server.get_args());
+        for (name, _) in server.get_envs() {
+            launcher.env_remove(name);
+        }
+        launcher
+    }
+
+    /// The command that tests serve with: behind `TEST_SERVER_WRAPPER`, where that names a program
+    /// that becomes its arguments (`tests/systemd/confined`).
+    fn wrapped() -> Command {
         let server = Self::command();
-        command.arg(server.get_program());
+        let Ok(wrapper) = std::env::var("TEST_SERVER_WRAPPER") else { return server };
+        let mut words = wrapper.split_whitespace();
+        let mut command = Command::new(words.next().expect("a wrapper has a name"));
+        command.args(words).arg(server.get_program());
         for (name, _) in server.get_envs() {
             command.env_remove(name);
         }
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(arguments);
-        Self::spawn(command)
+        command
     }
 
     /// The bare command, without arguments and without configuration from the environment.

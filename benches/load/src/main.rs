@@ -1,6 +1,7 @@
 //! Load and checks for a running Ringhall: arguments to bench to exit code.
 //!
-//! In:    `idle`, `bigroom`, `storm`, `echo`, `million`, `holding` or `boxes`, and options.
+//! In:    a bench (`idle`, `bigroom`, `storm`, `echo`, `million`, `holding`, `boxes`, `scrape`),
+//!        and its options.
 //! Out:   figures and PASS or FAIL lines; 0 where all passed, 1 where not, 2 for bad usage.
 //! Never: talks to anything but 127.0.0.0/8.
 
@@ -13,6 +14,7 @@ mod link;
 mod memory;
 mod million;
 mod report;
+mod scrape;
 mod server;
 mod sleeper;
 mod storm;
@@ -23,7 +25,7 @@ mod wire;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "benches/idle|bigroom|storm|echo|million|holding|boxes [--seconds N] \
+const USAGE: &str = "benches/idle|bigroom|storm|echo|million|holding|boxes|scrape [--seconds N] \
                      [--members N] [--connections N] [--rounds N] [--long] [--json] [--record]";
 
 /// What was asked for.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         "million" => million::run,
         "holding" => million::holding::run,
         "boxes" => boxes::run,
+        "scrape" => scrape::run,
         _ => {
             eprintln!("usage: {USAGE}");
             return ExitCode::from(2);

@@ -156,6 +156,11 @@ impl Server {
         Ok(nanos as f64 / 1e9)
     }
 
+    /// Where the admin listener is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// The admin listener's `/health`, as text.
     ///
     /// # Errors

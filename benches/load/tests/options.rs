@@ -23,6 +23,7 @@ fn what_makes_no_sense_is_bad_usage_and_says_what_does() {
         ("million", &["--connections", "a[0]"], "takes a number"),
         ("million", &["--connections", "99"], "from 100 on"),
         ("holding", &["--wat"], "no option --wat"),
+        ("scrape", &["--rounds", "0"], "from 1 on"),
     ] {
         let output = bench(name, options);
         let wrong = String::from_utf8_lossy(&output.stderr);

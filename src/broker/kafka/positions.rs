@@ -13,7 +13,7 @@
 //!   last one was.
 
 use crate::limits::PARTITIONS;
-use crate::room::epoch::Epoch;
+use crate::room::epoch::{Epoch, base36};
 
 /// Bytes by which a record is known again: an envelope's header (node, incarnation, sequence) is
 /// no other's, and so is what a mark begins with.
@@ -153,19 +153,6 @@ impl Positions {
     pub(super) fn newest(&self, partition: usize) -> u64 {
         self.logs[partition].last.map_or(0, |last| last.offset)
     }
-}
-
-fn base36(mut number: u128) -> String {
-    let mut digits = Vec::new();
-    loop {
-        let digit = u32::try_from(number % 36).unwrap_or(0);
-        digits.push(char::from_digit(digit, 36).unwrap_or('0'));
-        number /= 36;
-        if number == 0 {
-            break;
-        }
-    }
-    digits.iter().rev().collect()
 }
 
 #[cfg(test)]

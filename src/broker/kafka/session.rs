@@ -12,7 +12,7 @@ use super::writer::Writer;
 use crate::bridge::envelope::partition;
 use crate::bridge::{Delivery, Place};
 use crate::broker::loss::{Loss, Task};
-use crate::broker::{BrokerError, Later, Parcel, Session};
+use crate::broker::{BrokerError, GivenUp, Later, Parcel, Session};
 use crate::id::RoomKey;
 
 /// A session that is well until one of its tasks ends.
@@ -41,7 +41,7 @@ impl KafkaSession {
 }
 
 impl Session for KafkaSession {
-    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<(), BrokerError>> {
+    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<GivenUp, BrokerError>> {
         Box::pin(self.writer.publish(parcels))
     }
 

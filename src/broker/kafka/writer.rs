@@ -20,7 +20,7 @@ use super::positions::{Seen, face};
 use super::topics::Topics;
 use super::{DELIVERY_TIMEOUT, REQUEST_TIMEOUT};
 use crate::bridge::envelope::Node;
-use crate::broker::{BrokerError, Lane, Parcel};
+use crate::broker::{BrokerError, GivenUp, Lane, Parcel};
 use crate::limits::PARTITIONS;
 
 /// Key of the record that a session puts into each partition first; envelopes have no key.
@@ -96,14 +96,15 @@ impl Writer {
         Ok(Marks { said, control })
     }
 
-    /// Publishes in order; resolves when all of them are in the log.
-    pub(super) async fn publish(&self, parcels: &[Parcel]) -> Result<(), BrokerError> {
+    /// Publishes in order; resolves when all of them are in the log but those that it gives.
+    pub(super) async fn publish(&self, parcels: &[Parcel]) -> Result<GivenUp, BrokerError> {
         let mut handles = Vec::with_capacity(parcels.len());
         for parcel in parcels {
             handles.push(self.enqueue(parcel.lane, parcel.envelope.clone(), None).await?);
         }
         self.seal();
-        for (handle, parcel) in handles.into_iter().zip(parcels) {
+        let mut given_up = GivenUp::new();
+        for (index, (handle, parcel)) in handles.into_iter().zip(parcels).enumerate() {
             match handle.await {
                 Ok(_) => {}
                 // Offered again it would be refused again, and everything behind it would wait for
@@ -112,11 +113,12 @@ impl Writer {
                     let bytes = parcel.envelope.len();
                     let fault = fault("writing", &error);
                     tracing::error!("the broker refuses a message of {bytes} bytes: {fault}");
+                    given_up.push(index);
                 }
                 Err(error) => return Err(fault("writing", &error)),
             }
         }
-        Ok(())
+        Ok(given_up)
     }
 
     async fn enqueue(

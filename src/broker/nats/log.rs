@@ -4,7 +4,7 @@
 //! Out:   the same envelopes in the stream's order, each with its place, once.
 //! Never: reads on while the inlet has no room, or mixes the places of two streams.
 //!
-//! The stream is named like the prefix (upper case, without dots) and holds `PREFIX.log.NN`. Its
+//! The stream is named like the prefix (upper case, `stream_name`) and holds `PREFIX.log.NN`. Its
 //! sequence is the offset; the time at which it was created names the epoch, so all boxes agree.
 //! Every session makes a consumer of its own behind the last message that the inlet took: the
 //! consumer dies with the session, the position lives in the engine.
@@ -101,7 +101,7 @@ impl Log {
         let prefix = &options.prefix;
         let subject = |partition| Subject::from(format!("{prefix}.log.{partition:02}"));
         Self {
-            stream: prefix.to_uppercase().replace('.', ""),
+            stream: stream_name(prefix),
             filter: format!("{prefix}.log.*"),
             subjects: (0..PARTITIONS).map(subject).collect(),
             keep: options.keep.max(KEEP_MIN),
@@ -286,6 +286,21 @@ impl Position {
     }
 }
 
+/// The name of a prefix's stream: another for each prefix. A stream may have no dot in its name,
+/// and upper case is what people expect; what both would mix up is marked by `_`.
+fn stream_name(prefix: &str) -> String {
+    let mut name = String::with_capacity(2 * prefix.len());
+    for letter in prefix.chars() {
+        match letter {
+            '.' => name.push_str("_-"),
+            '_' => name.push_str("__"),
+            'A'..='Z' => name.extend(['_', letter]),
+            _ => name.push(letter.to_ascii_uppercase()),
+        }
+    }
+    name
+}
+
 fn epoch_of(created: u64) -> Epoch {
     Epoch::parse(&format!("n{created:x}")).unwrap_or_default()
 }
@@ -370,6 +385,17 @@ mod tests {
     use super::*;
 
     const FOUND: Found = Found { created: 1_764_300_000_000_000_000, first: 1, last: 40 };
+
+    #[test]
+    fn every_prefix_has_a_stream_of_its_own() {
+        assert_eq!(stream_name("ringhall"), "RINGHALL");
+        let prefixes =
+            ["ab", "a.b", "a-b", "a_b", "AB", "Ab", "aB", "a_B", "a.B", "a__b", "a._b", "a_.b"];
+        let names: std::collections::HashSet<_> =
+            prefixes.iter().map(|prefix| stream_name(prefix)).collect();
+        assert_eq!(names.len(), prefixes.len(), "{names:?}");
+        assert!(names.iter().all(|name| !name.contains('.')), "{names:?}");
+    }
 
     #[test]
     fn the_first_session_starts_at_the_end() {

@@ -15,7 +15,7 @@ use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::super::{BrokerError, Inlet, Lane, Later, Parcel, Session};
+use super::super::{BrokerError, GivenUp, Inlet, Lane, Later, Parcel, Session};
 use super::log::{Log, LogSession};
 use super::signs::Signs;
 use super::{Names, partition};
@@ -125,7 +125,7 @@ impl NatsSession {
     }
 
     /// Whether the server takes a message of this size. One that it never takes must not end every
-    /// session that tries; it is dropped, and missed by the others.
+    /// session that tries; it is given up.
     fn fits(&self, parcel: &Parcel) -> bool {
         let (bytes, bytes_max) = (parcel.envelope.len(), self.client.max_payload());
         let fits = bytes + HEADERS_BYTES <= bytes_max;
@@ -142,12 +142,14 @@ impl NatsSession {
 }
 
 impl Session for NatsSession {
-    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<(), BrokerError>> {
+    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<GivenUp, BrokerError>> {
         Box::pin(async move {
-            let mut logged = Vec::new();
+            let (mut logged, mut given_up) = (Vec::new(), GivenUp::new());
             let mut must_settle = false;
-            for parcel in parcels.iter().filter(|parcel| self.fits(parcel)) {
-                if let (Lane::Partition(partition), Some(log)) = (parcel.lane, &self.log) {
+            for (index, parcel) in parcels.iter().enumerate() {
+                if !self.fits(parcel) {
+                    given_up.push(index);
+                } else if let (Lane::Partition(partition), Some(log)) = (parcel.lane, &self.log) {
                     logged.push(log.publish(partition, &parcel.envelope).await?);
                 } else if let Some(subject) = self.names.subject(parcel.lane) {
                     self.send(subject.clone(), parcel.envelope.clone()).await?;
@@ -157,7 +159,10 @@ impl Session for NatsSession {
             if let Some(log) = &self.log {
                 log.settle(logged).await?;
             }
-            if must_settle { self.settle().await } else { Ok(()) }
+            if must_settle {
+                self.settle().await?;
+            }
+            Ok(given_up)
         })
     }
 

@@ -88,6 +88,11 @@ fn parse(url: &str) -> Result<AMQPUri, BrokerError> {
     if host.is_empty() {
         return Err(wrong());
     }
+    // Of more than one part the parser takes the first: the rest would be nobody's.
+    let path = address.split('?').next().and_then(|address| address.split_once('/'));
+    if path.is_some_and(|(_, vhost)| vhost.contains('/')) {
+        return Err(wrong());
+    }
     // The parser takes an address in brackets for no name at all, and connects to localhost.
     if let Some((inside, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         uri.authority.host = inside.to_owned();
@@ -254,7 +259,15 @@ mod tests {
 
     #[test]
     fn a_malformed_url_is_refused_without_showing_the_password() {
-        for url in ["amqp://", "amqp://u:s3cret@", "amqp://u:s3cret@h:port", "http://h", "h"] {
+        for url in [
+            "amqp://",
+            "amqp://u:s3cret@",
+            "amqp://u:s3cret@h:port",
+            "amqp://u:s3cret@h/a/b",
+            "amqp://u:s3cret@h//?heartbeat=5",
+            "http://h",
+            "h",
+        ] {
             let error = parse(url).expect_err(url).0;
             assert!(!error.contains("s3cret"), "{error}");
         }

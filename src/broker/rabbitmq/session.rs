@@ -20,7 +20,7 @@ use lapin::{
     PublisherConfirm,
 };
 
-use super::super::{BrokerError, Inlet, Later, Parcel, Session};
+use super::super::{BrokerError, GivenUp, Inlet, Later, Parcel, Session};
 use super::Names;
 use super::remedy::explain;
 use crate::bridge::Place;
@@ -199,7 +199,7 @@ async fn read(mut deliveries: Consumer, names: Arc<Names>, inlet: Arc<dyn Inlet>
 }
 
 impl Session for RabbitSession {
-    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<(), BrokerError>> {
+    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<GivenUp, BrokerError>> {
         Box::pin(async move {
             let mut sent = Vec::with_capacity(parcels.len());
             for parcel in parcels {
@@ -208,7 +208,7 @@ impl Session for RabbitSession {
             for confirm in sent {
                 self.confirmed(confirm).await?;
             }
-            Ok(())
+            Ok(GivenUp::new())
         })
     }
 

@@ -21,7 +21,7 @@ use super::trouble::explain;
 use crate::bridge::envelope::{Body, partition, read};
 use crate::bridge::{Delivery, Place};
 use crate::broker::loss::Loss;
-use crate::broker::{BrokerError, Inlet, Lane, Later, Parcel, Session};
+use crate::broker::{BrokerError, GivenUp, Inlet, Lane, Later, Parcel, Session};
 use crate::id::RoomKey;
 use crate::limits::PARTITIONS;
 use crate::room::epoch::Epoch;
@@ -123,14 +123,14 @@ impl RedisSession {
 }
 
 impl Session for RedisSession {
-    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<(), BrokerError>> {
+    fn publish<'a>(&'a self, parcels: &'a [Parcel]) -> Later<'a, Result<GivenUp, BrokerError>> {
         Box::pin(async move {
             let pipelines = self.pipelines(parcels)?;
             let each = self.nodes.all.iter().zip(pipelines);
             let sent = each
                 .filter(|(_, pipeline)| !pipeline.is_empty())
                 .map(|(node, pipeline)| send(node, pipeline, &self.setup.log));
-            try_join_all(sent).await.map(|_| ())
+            try_join_all(sent).await.map(|_| GivenUp::new())
         })
     }
 

@@ -10,7 +10,7 @@
 
 mod listeners;
 mod local;
-mod neighbours;
+pub mod neighbours;
 mod pair;
 
 use std::io;
