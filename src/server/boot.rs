@@ -148,10 +148,7 @@ pub(super) fn boot(
             listeners,
             ring: sizes,
             eventfd,
-            placement: match config.placement {
-                ConfigPlacement::Home => Placement::Home,
-                ConfigPlacement::Accept => Placement::Accept,
-            },
+            placement: placement(config),
             limits: limits.clone(),
             shared: shared.clone(),
             bridge: joined.as_ref().map(|joined| joined.bridge.clone()),
@@ -171,6 +168,13 @@ pub(super) fn boot(
     let eventfds: Arc<[OwnedFd]> = kicks.into();
     tokio_uring::spawn(overseer.clone().keep_watch(eventfds.clone()));
     Ok((Started { shared, overseer, capacity, joined, eventfds, closing, ended }, admin))
+}
+
+fn placement(config: &Config) -> Placement {
+    match config.placement {
+        ConfigPlacement::Home => Placement::Home,
+        ConfigPlacement::Accept => Placement::Accept,
+    }
 }
 
 fn open_files(config: &Config) -> Result<Files, RunError> {
