@@ -29,8 +29,9 @@ pub(super) struct TuneFlags {
     /// Every sweep, up to 15 minutes
     #[arg(long)]
     full: bool,
-    /// Connections that the box is to hold [default: as many as its memory does]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
+    /// Connections that the box is to hold [default: as many as its
+    /// memory and one shard a CPU do]
+    #[arg(long, value_name = "N", value_parser = number)]
     connections: Option<u64>,
     /// Folder for ringhall.toml, the drop-ins of sysctl and systemd, and the report
     #[arg(long, value_name = "DIR")]
@@ -95,6 +96,11 @@ pub(super) fn run(flags: TuneFlags) -> ExitCode {
         }
         Err(fault) => failed(&fault),
     }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| (1..=CONNECTIONS_MAX).contains(number));
+    number.ok_or_else(|| format!("a number from 1 to {CONNECTIONS_MAX}"))
 }
 
 fn failed(fault: &Fault) -> ExitCode {

@@ -12,9 +12,9 @@ use super::report::word;
 use super::sweep::Swept;
 
 /// Pixels: all, and where the plot begins and ends.
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 390.0;
-const RIGHT: f64 = 800.0;
+const WIDTH: f64 = 1000.0;
+const LEFT: f64 = 430.0;
+const RIGHT: f64 = 830.0;
 /// Pixels of a row, and of what stands above the first of a sweep.
 const ROW: f64 = 22.0;
 const HEAD: f64 = 46.0;
@@ -86,7 +86,7 @@ fn draw_sweep(body: &mut String, swept: &Swept, y: f64) -> f64 {
     let rows: usize = swept.verdicts.iter().map(|verdict| verdict.compared.len().max(1)).sum();
     let (first, last) = (y + HEAD, y + HEAD + ROW * rows as f64);
     put_text(body, (16.0, y + 18.0), "head", swept.knob.name);
-    put_text(body, (16.0, y + 36.0), "soft", swept.knob.what);
+    put_text(body, (110.0, y + 18.0), "soft", swept.knob.what);
     // Within it nothing counts as a difference.
     let (from, to) = (axis.x(1.0 - GAIN_LEAST), axis.x(1.0 + GAIN_LEAST));
     let (width, height) = (to - from, last - first);
@@ -177,7 +177,7 @@ fn put_text(text: &mut String, (x, y): (f64, f64), class: &str, words: &str) {
 
 /// Fits before the name of the load.
 fn short(words: &str) -> String {
-    const MOST: usize = 40;
+    const MOST: usize = 42;
     if words.chars().count() <= MOST {
         return words.to_owned();
     }
@@ -235,6 +235,6 @@ mod tests {
     #[test]
     fn a_long_setting_is_cut() {
         assert_eq!(short("a=b"), "a=b");
-        assert_eq!(short(&"x".repeat(50)).len(), 40);
+        assert_eq!(short(&"x".repeat(50)).len(), 42);
     }
 }

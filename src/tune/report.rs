@@ -178,7 +178,7 @@ fn put_sweep(text: &mut String, swept: &Swept) {
 type Columns<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, &'a str);
 
 fn row((sweep, setting, load, operations, mad, p99): Columns<'_>, verdict: &str) -> String {
-    format!("{sweep:<11}{setting:<38} {load:<12}{operations:>10}{mad:>8}{p99:>8}  {verdict}")
+    format!("{sweep:<11}{setting:<42} {load:<12}{operations:>10}{mad:>8}{p99:>8}  {verdict}")
 }
 
 /// A standing in a word or two.

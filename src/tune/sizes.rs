@@ -67,10 +67,13 @@ impl Sizes {
     /// Works them out.
     #[must_use]
     pub fn of(basis: &Basis) -> Self {
-        let connections = basis.wanted.unwrap_or(basis.memory_holds).max(1);
-        let slots = connections.saturating_mul(SPARE_PERCENT).div_ceil(100);
         let by_itself = basis.shards.unwrap_or_else(|| basis.cpus.clamp(1, SHARDS_MAX));
         let table = (TABLE_SLOTS_MAX - moves_reserve(TABLE_SLOTS_MAX)) as u64;
+        // More shards than the server starts by itself are for who asks for more connections.
+        let tables_hold = by_itself as u64 * table * 100 / SPARE_PERCENT;
+        let held = basis.memory_holds.min(tables_hold);
+        let connections = basis.wanted.unwrap_or(held).max(1);
+        let slots = connections.saturating_mul(SPARE_PERCENT).div_ceil(100);
         let least = usize::try_from(slots.div_ceil(table)).unwrap_or(SHARDS_MAX).min(SHARDS_MAX);
         let shards = by_itself.max(least);
         let each = slots.div_ceil(shards as u64);
@@ -138,8 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_number_it_is_what_the_memory_holds() {
-        assert_eq!(Sizes::of(&BOX).connections, 3_000_000);
+    fn without_a_number_it_is_what_memory_and_one_shard_a_cpu_hold() {
+        assert_eq!(Sizes::of(&Basis { memory_holds: 50_000, ..BOX }).connections, 50_000);
+        let sizes = Sizes::of(&BOX);
+        assert_eq!((sizes.shards, sizes.shards_raised), (2, false));
+        assert!(sizes.connections > 1_800_000 && sizes.connections < 2 << 20, "{sizes:?}");
         assert_eq!(Sizes::of(&Basis { memory_holds: 0, ..BOX }).connections, 1);
     }
 

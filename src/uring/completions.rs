@@ -51,7 +51,10 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Whether there is nothing to reap, and nothing to do at the next submit.
     pub(super) fn idle(&self) -> bool {
-        self.fell.is_empty() && self.done.is_empty() && self.half_closes.idle()
+        self.fell.is_empty()
+            && self.done.is_empty()
+            && self.half_closes.idle()
+            && self.acceptings.idle()
     }
 
     /// Drops what was reported, with the descriptors and parcels in it.

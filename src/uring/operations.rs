@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::id::{ConnId, ShardId};
 use crate::io::{BufferId, CloseHow, Completion, Errno, Io, Parcel, Patience, Segments, Wait};
 
+use super::acceptings::Wanted;
 use super::armed::Watch;
 use super::completions::Ledger;
 use super::sends::Behind;
@@ -64,17 +65,34 @@ impl UringIo {
     }
 }
 
+impl UringIo {
+    fn accept_at(&mut self, listener: usize) {
+        let Some(tag) = self.ledger.acceptings.arm(listener) else { return };
+        let fd = Fd(self.listeners[listener].as_raw_fd());
+        // No SOCK_NONBLOCK: on a non-blocking socket operations fail instead of arming.
+        let entry = opcode::AcceptMulti::new(fd).allocate_file_index(true).build();
+        self.push(&entry.user_data(tag.bits()));
+    }
+
+    fn accept_some_at(&mut self, listener: usize, count: usize) {
+        let (tag, more) = self.ledger.acceptings.arm_some(listener, count);
+        let fd = Fd(self.listeners[listener].as_raw_fd());
+        for _ in 0..more {
+            let entry = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                .file_index(Some(DestinationSlot::auto_target()))
+                .build();
+            self.push(&entry.user_data(tag.bits()));
+        }
+    }
+}
+
 impl Io for UringIo {
     fn accept(&mut self) {
         if self.listeners.is_empty() {
             self.ledger.done.push_back(Completion::AcceptStopped { error: Errno::BADF });
         }
         for listener in 0..self.listeners.len() {
-            let Some(tag) = self.ledger.acceptings.arm(listener) else { continue };
-            let fd = Fd(self.listeners[listener].as_raw_fd());
-            // No SOCK_NONBLOCK: on a non-blocking socket operations fail instead of arming.
-            let entry = opcode::AcceptMulti::new(fd).allocate_file_index(true).build();
-            self.push(&entry.user_data(tag.bits()));
+            self.accept_at(listener);
         }
     }
 
@@ -83,14 +101,7 @@ impl Io for UringIo {
             self.ledger.done.push_back(Completion::AcceptStopped { error: Errno::BADF });
         }
         for listener in 0..self.listeners.len() {
-            let (tag, more) = self.ledger.acceptings.arm_some(listener, count);
-            let fd = Fd(self.listeners[listener].as_raw_fd());
-            for _ in 0..more {
-                let entry = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
-                    .file_index(Some(DestinationSlot::auto_target()))
-                    .build();
-                self.push(&entry.user_data(tag.bits()));
-            }
+            self.accept_some_at(listener, count);
         }
     }
 
@@ -250,6 +261,14 @@ impl Io for UringIo {
     }
 
     fn submit(&mut self, wait: Wait) {
+        while let Some((listener, wanted)) = self.ledger.acceptings.due() {
+            match wanted {
+                _ if listener >= self.listeners.len() => {}
+                Wanted::Nothing => {}
+                Wanted::Freely => self.accept_at(listener),
+                Wanted::Some(count) => self.accept_some_at(listener, count),
+            }
+        }
         while let Some(slot) = self.ledger.half_closes.due() {
             self.push_close(slot);
         }
