@@ -24,6 +24,8 @@ use crate::server::{Server, pin};
 const PAIRS: usize = 40;
 /// Fewer pairs than these say that scraping works, and nothing of its cost.
 const JUDGED_PAIRS: usize = 20;
+/// Pairs at rest, where CPU time hardly spreads.
+const REST_PAIRS: usize = 5;
 /// Scrapes of a window, and how far apart they begin: ten a second.
 const SCRAPES: u32 = 5;
 const EVERY: Duration = Duration::from_millis(100);
@@ -69,6 +71,7 @@ pub fn run(options: &Options) -> io::Result<Report> {
     let load = load(&server, EVERY * SCRAPES * windows)?;
     let mut scraper = Scraper::connect(&server)?;
     let said_before = scraper.scrape()?;
+    say_rest(&mut report, &server, &mut scraper)?;
     let loading = std::thread::spawn(move || bench::run(&load));
     if !server.wait("websockets", (ROOMS * MEMBERS) as u64, DEADLINE)? {
         return Err(io::Error::other("the load has not connected in time"));
@@ -122,6 +125,19 @@ fn load(server: &Server, measured: Duration) -> io::Result<bench::Options> {
         cpu: None,
         progress: false,
     })
+}
+
+/// What scraping costs a shard that does nothing else: nobody wakes it for a scrape.
+fn say_rest(report: &mut Report, server: &Server, scraper: &mut Scraper) -> io::Result<()> {
+    std::thread::park_timeout(WARMUP);
+    let mut costs = Vec::with_capacity(REST_PAIRS);
+    for _ in 0..REST_PAIRS {
+        let without = window(server, None)?;
+        costs.push(window(server, Some(scraper))?.shard - without.shard);
+    }
+    let cost = middle(costs.into_iter()) * EVERY.as_secs_f64() * 1e6;
+    report.figure("shard at rest", cost, "us of CPU a scrape");
+    Ok(())
 }
 
 /// One window, with scrapes or without.
