@@ -25,6 +25,7 @@ fn inside(lines: &str) -> Told {
 #[test]
 fn a_short_queue_of_the_namespace_is_found_and_the_printed_fix_lengthens_it() {
     if !may_have_one() {
+        println!("SKIPPED: this user may have no namespace");
         return;
     }
     let short = "echo 64 > /proc/sys/net/core/somaxconn";
@@ -37,6 +38,7 @@ fn a_short_queue_of_the_namespace_is_found_and_the_printed_fix_lengthens_it() {
 #[test]
 fn a_listener_that_would_reset_those_who_wait_is_found_and_mended() {
     if !may_have_one() {
+        println!("SKIPPED: this user may have no namespace");
         return;
     }
     let told = inside("echo 0 > /proc/sys/net/ipv4/tcp_migrate_req");
@@ -49,6 +51,7 @@ fn a_listener_that_would_reset_those_who_wait_is_found_and_mended() {
 #[test]
 fn what_only_the_box_has_is_said_not_to_be_seen() {
     if !may_have_one() {
+        println!("SKIPPED: this user may have no namespace");
         return;
     }
     let told = inside("true");

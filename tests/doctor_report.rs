@@ -118,6 +118,12 @@ fn clients_on_this_box_cost_it_twice() {
     let (elsewhere, here) = (holds(""), holds("--loopback"));
     // Others use this box's memory meanwhile.
     assert!(here * 3 < elsewhere * 2 && here * 3 > elsewhere, "{here} of {elsewhere}");
+    // Both promises are told; which is the last line's is asked for.
+    let (_, said) = text(&ANY.split(' ').collect::<Vec<_>>());
+    assert!(said.contains("Were the clients on this box too: "), "{said}");
+    let told = shell(&format!("$doctor {ANY} --loopback"));
+    let capacity = &told.report["capacity"];
+    assert_eq!(capacity["connections"], capacity["connections_loopback"]);
 }
 
 #[test]

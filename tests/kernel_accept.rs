@@ -58,6 +58,40 @@ fn stopping_and_starting_in_one_turn_leaves_one_accept() {
 }
 
 #[test]
+fn single_accepts_take_as_many_as_were_asked_for_and_leave_the_rest_in_the_backlog() {
+    let mut rig = Rig::new(16);
+    rig.io.accept_some(1);
+    rig.io.accept_some(2);
+    let mut waiting: Vec<_> = (0..5).map(|_| TcpStream::connect(rig.address).unwrap()).collect();
+    (rig.accepted(), rig.accepted());
+    rig.turn();
+    assert!(rig.seen.is_empty(), "two, those of the first call included: {:?}", rig.seen);
+    rig.io.accept_some(1);
+    rig.accepted();
+    rig.turn();
+    assert!(rig.seen.is_empty(), "{:?}", rig.seen);
+    // Two are there, two are waited for.
+    rig.io.accept_some(4);
+    (rig.accepted(), rig.accepted());
+    rig.io.stop_accepting();
+    assert_eq!((stopped(&mut rig), stopped(&mut rig)), (Errno::CANCELED, Errno::CANCELED));
+    waiting.push(TcpStream::connect(rig.address).unwrap());
+    rig.turn();
+    assert!(rig.seen.is_empty(), "nobody accepts: {:?}", rig.seen);
+    // From single ones to a standing one within a turn, and back.
+    rig.io.accept_some(4);
+    rig.io.stop_accepting();
+    rig.io.accept();
+    rig.accepted();
+    rig.io.stop_accepting();
+    rig.io.accept_some(1);
+    let (_client, _) = rig.connect();
+    rig.turn();
+    let ends = |seen: &Completion| matches!(seen, Completion::AcceptStopped { .. });
+    assert!(rig.seen.iter().all(ends), "{:?}", rig.seen);
+}
+
+#[test]
 fn a_full_table_drops_the_accepted_connection() {
     let mut rig = Rig::new(2);
     rig.io.accept();

@@ -117,6 +117,52 @@ fn by_itself_the_server_takes_what_its_tables_hold_and_refuses_the_rest() {
 }
 
 #[test]
+fn below_memory_reserve_newcomers_are_refused_and_members_are_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("ringhall.toml");
+    let write = |reserve: &str| {
+        let text = format!("[limits]\nmemory_reserve = \"{reserve}\"\n");
+        std::fs::write(&path, text).expect("a file");
+    };
+    write("1MiB");
+    let config = path.to_str().expect("UTF-8");
+    let server = Server::start(&["--shards", "2", "--config", config]);
+    let mut bystander = Bystander::join(server.address(), "room");
+    let mut kept = Client::raw(server.address());
+    kept.send_bytes(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(kept.recv_response(false).status, 200);
+    // More than any box has.
+    write("1TiB");
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_log("memory is short");
+    let before = server.number("refused", "low_memory");
+    for count in 1..=3 {
+        let answer = Client::raw(server.address()).recv_response(false);
+        expect_for_now(&server, &answer, 503, "low_memory", before + count);
+    }
+    // Over a connection that plain HTTP has kept, too.
+    let answer = kept.upgrade("/ws/room/kept", &[]);
+    expect_for_now(&server, &answer, 503, "low_memory", before + 4);
+    let ready = get(server.admin(), "/ready");
+    assert_eq!((ready.status, &ready.json()["reason"]), (503, &json!("full")));
+    assert_eq!(bystander.heard(), Vec::<serde_json::Value>::new());
+    write("1MiB");
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_log("memory is free again");
+    assert_eq!(get(server.admin(), "/ready").status, 200);
+    let (_late, _) = Client::join(server.address(), "room", "late");
+    bystander.heard_until("late has joined the room");
+}
+
+#[test]
+fn without_enough_memory_for_the_reserve_a_server_starts_and_refuses() {
+    let server = Server::start(&["--set", "limits.memory_reserve=1TiB"]);
+    server.wait_log("memory is short");
+    let answer = Client::raw(server.address()).recv_response(false);
+    expect_for_now(&server, &answer, 503, "low_memory", 1);
+}
+
+#[test]
 fn connections_of_one_address_end_at_connections_per_address() {
     let sets = ["--set", "limits.connections_per_address=2"];
     let server = Server::start(&[&["--shards", "2"], &sets[..]].concat());

@@ -59,6 +59,29 @@ fn the_one_line_of_a_start_names_addresses_and_everything_in_force() {
 }
 
 #[test]
+fn a_server_that_was_killed_is_followed_at_once_on_the_same_port() {
+    let start = |listen: &str| {
+        let mut command = Server::command();
+        command.args(["--shards", "3", "--admin", "127.0.0.1:0", "--listen", listen]);
+        Server::spawn(command)
+    };
+    let mut server = start("127.0.0.1:0");
+    let listen = server.address().to_string();
+    for _ in 0..5 {
+        // Its connections, and what its rings are waiting for, are taken apart after its end.
+        let members: Vec<_> = (0..50)
+            .map(|n| Client::join(server.address(), "room", &format!("u{n}")).0)
+            .collect();
+        server.signal(Signal::KILL);
+        server.wait(DEADLINE);
+        server = start(&listen);
+        assert_eq!(server.address().to_string(), listen);
+        drop(members);
+    }
+    chat(&server);
+}
+
+#[test]
 fn all_listeners_are_one_server() {
     let mut more = vec!["--listen", "127.0.0.1:0"];
     // Where there is no IPv6 there is no test of it.

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Client, DEADLINE, Notices, Server, get};
+use support::{Client, DEADLINE, Notices, Server, get, open_folder};
 
 fn tool(name: &str) -> Command {
     Command::new(format!("{}/tests/systemd/{name}", env!("CARGO_MANIFEST_DIR")))
 }
 
-/// The server with the unit's list of system calls, less these.
-fn confined_without(calls: &[&str]) -> Command {
+/// The binary with the unit's list of system calls, less these.
+fn binary_without(calls: &[&str]) -> Command {
     let server = Server::command();
     let mut command = tool("confined");
     for call in calls {
@@ -28,6 +28,12 @@ fn confined_without(calls: &[&str]) -> Command {
     for (name, _) in server.get_envs() {
         command.env_remove(name);
     }
+    command
+}
+
+/// The server, the same way.
+fn confined_without(calls: &[&str]) -> Command {
+    let mut command = binary_without(calls);
     command.args(["--shards", "2", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     command
 }
@@ -77,6 +83,25 @@ fn without_aio_it_does_not_start_and_says_what_is_missing() {
     for part in ["ringhall: ", "forbids io_uring", "SystemCallFilter=", "@aio"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+}
+
+#[test]
+fn the_units_preflight_lets_it_start_and_says_before_it_what_is_missing() {
+    let folder = open_folder();
+    let toml = folder.path().join("ringhall.toml");
+    std::fs::write(&toml, "[rooms]\nmax = 7\n").expect("a file");
+    let preflight = |calls: &[&str]| {
+        let mut command = binary_without(calls);
+        command.args(["doctor", "--preflight", "--config"]).arg(&toml);
+        let Output { status, stdout, stderr } = command.output().expect("the launcher runs");
+        let said = [stdout, stderr].concat();
+        (status.code(), String::from_utf8(said).expect("UTF-8"))
+    };
+    let (code, said) = preflight(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = preflight(&["@aio"]);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("FAIL") && said.contains("io_uring"), "{said}");
 }
 
 #[test]

@@ -125,8 +125,9 @@ pub(super) fn features(_: &Patient) -> Vec<Check> {
         let check = Check::of(format!("feature.{}", feature.name));
         let check = check.limit(format!("since Linux {}", feature.since));
         match feature.works {
-            true => check.measured("works").pass(format!("without it: {}", feature.lost)),
-            false => check.measured("missing").breaks_at(0).fail(
+            Some(true) => check.measured("works").pass(format!("without it: {}", feature.lost)),
+            None => check.skip("not tried: this user may lock no memory for it, see memlock"),
+            Some(false) => check.measured("missing").breaks_at(0).fail(
                 format!("{}: the server needs it and does not start", feature.lost),
                 format!("apt-get install linux-image-amd64   # {} or newer", uring::KERNEL_MIN),
             ),

@@ -4,7 +4,7 @@
 //! Out:   whether they fit, and fit twice, for a server that takes over from another.
 //! Never: trusts that root is not charged: the service's user is.
 
-use super::check::{Check, bytes};
+use super::check::{Check, Status, bytes};
 use super::patient::Patient;
 use crate::probe::Bound;
 use crate::probe::capacity::{locked_bytes_least, shards_locked};
@@ -46,7 +46,8 @@ pub(super) fn memlock(patient: &Patient) -> Vec<Check> {
                        still runs does not";
         return vec![check.warn(message, FIX)];
     }
-    let judged = patient.judge(holds, patient.goal(Some(Bound::Memlock)));
+    // As many shards as there are need no more; only a larger number would need more of them.
+    let judged = patient.asked.map_or(Status::Pass, |asked| patient.judge(holds, asked));
     let message = match limit {
         u64::MAX => "rings may be as large as they like",
         _ => "the rings fit twice, so that one server can take over from another",

@@ -84,11 +84,16 @@ impl Patient {
     }
 
     /// By how many connections a thing is judged: those that are asked for, else those that
-    /// everything but itself (`own`) holds.
+    /// everything but itself (`own`) holds. Tables and locked memory are reckoned by each other.
     pub(super) fn goal(&self, own: Option<Bound>) -> u64 {
+        let tables = [Bound::Tables, Bound::Memlock];
+        let is_own = |bound: Bound| match own {
+            Some(own) if tables.contains(&own) => tables.contains(&bound),
+            own => own == Some(bound),
+        };
         let others = || {
             let each = self.capacity.each(self.clients).into_iter();
-            let others = each.filter(|(_, bound)| Some(*bound) != own).map(|(number, _)| number);
+            let others = each.filter(|(_, bound)| !is_own(*bound)).map(|(number, _)| number);
             others.min().unwrap_or(usize::MAX) as u64
         };
         self.asked.unwrap_or_else(others)

@@ -14,8 +14,9 @@ use crate::probe::Clients;
 
 /// Column in which what was found begins.
 const COLUMN: usize = 34;
-/// Checks without which there is no server, so that the box holds nobody.
-const VITAL: [&str; 4] = ["config", "kernel", "io_uring", "memlock"];
+/// Checks without which there is no server, so that the box holds nobody; what is the cause of
+/// another comes first.
+const VITAL: [&str; 5] = ["config", "kernel", "memlock", "nofile", "io_uring"];
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Report {
     each: Vec<(&'static str, Option<u64>)>,
     /// The same promise where the clients are on this box.
     here: u64,
+    /// What the promise reckons with.
+    clients: Clients,
 }
 
 impl Report {
@@ -49,16 +52,17 @@ impl Report {
             asked: patient.asked,
             each: each(patient),
             here: here as u64,
+            clients: patient.clients,
             checks,
         };
-        let dead = report.checks.iter().find(|check| {
-            let is_vital = VITAL.contains(&check.id.as_str());
-            check.status == Status::Fail && check.breaks_at == Some(0) && is_vital
-        });
+        let is_dead = |id: &&str| {
+            let none = |check: &Check| check.status == Status::Fail && check.breaks_at == Some(0);
+            report.checks.iter().any(|check| check.id == **id && none(check))
+        };
+        let dead = VITAL.iter().copied().find(is_dead);
         if let Some(dead) = dead {
-            let id = dead.id.clone();
             (report.connections, report.here) = (0, 0);
-            (report.first_limit, report.first_limit_said) = (id.clone(), id);
+            (report.first_limit, report.first_limit_said) = (dead.to_owned(), dead.to_owned());
         }
         report
     }
@@ -86,6 +90,9 @@ impl Report {
         if let Some(asked) = self.asked.filter(|asked| *asked > self.connections) {
             let _ =
                 writeln!(text, "\n{asked} connections are asked for: put right what says FAIL.");
+        }
+        if self.clients == Clients::Elsewhere && !preflight {
+            let _ = writeln!(text, "Were the clients on this box too: {} connections", self.here);
         }
         let _ = writeln!(
             text,
@@ -147,7 +154,8 @@ fn write_check(text: &mut String, check: &Check) {
     if let Some(limit) = &check.limit {
         let _ = write!(text, " ({limit})");
     }
-    let between = if check.measured.is_empty() { "" } else { ": " };
+    let is_bare = check.measured.is_empty() && check.limit.is_none();
+    let between = if is_bare { "" } else { ": " };
     let _ = write!(text, "{between}{}", check.message);
     match check.breaks_at {
         Some(0) if check.status == Status::Fail => text.push_str("; it holds nobody"),

@@ -229,6 +229,12 @@ fn limits_on_files_are_told_with_the_connections_that_they_hold() {
     small.facts.nofile = ResourceLimit { soft: raised, hard: raised };
     assert_eq!(one(files::nofile(&small.patient())).status, Status::Pass);
 
+    // The same where rings are charged to a limit that would hold little more.
+    let locks = ResourceLimit { soft: 8 << 20, hard: 8 << 20 };
+    (small.facts.memlock, small.facts.nofile.soft) = (locks, 256);
+    let fix = one(files::nofile(&small.patient())).fix.expect("a fix");
+    assert!(fix.starts_with("ulimit -n 1048576"), "{fix}");
+
     small.facts.nofile = ResourceLimit { soft: 20, hard: 20 };
     let check = one(files::nofile(&small.patient()));
     assert_eq!((check.status, check.breaks_at), (Status::Fail, Some(0)), "{check:?}");
@@ -261,6 +267,9 @@ fn locked_memory_is_reckoned_for_the_rings_and_twice() {
     assert!(check.breaks_at.is_some_and(|number| number > 1_000_000), "one table: {check:?}");
     assert_eq!(with(2 * once - 1).status, Status::Warn);
     assert_eq!(with(2 * once).status, Status::Pass);
+    let mut asked = Fixture::new().with_connections(30_000_000);
+    asked.facts.memlock = ResourceLimit { soft: 2 * once as u64, hard: 2 * once as u64 };
+    assert_eq!(one(locked::memlock(&asked.patient())).status, Status::Fail);
     let mut old = Fixture::new();
     (old.facts.memlock.soft, old.facts.is_charged) = (0, false);
     assert_eq!(one(locked::memlock(&old.patient())).status, Status::Pass);

@@ -21,8 +21,10 @@ use crate::uring::ring_bytes_least;
 pub const CONNECTION_BYTES: u64 = 4_400;
 /// The same where the client is on this box too, as with `ringhall bench`.
 pub const PAIR_BYTES: u64 = 8_900;
-/// What a server has before anybody comes: 16 MiB of receive buffers, itself, its threads.
-const SERVER_BYTES: u64 = 32 << 20;
+/// What a server has before anybody comes: 16 MiB of receive buffers, and itself.
+const SERVER_BYTES: u64 = 24 << 20;
+/// And what each of its shards has: a ring, the table of its sockets, a thread.
+const SHARD_BYTES: u64 = 2 << 20;
 /// One part in so many of the memory is kept back at least.
 const RESERVE_PART: u64 = 64;
 /// One part in so many of the memory is kept back at most: a small box serves somebody, too.
@@ -235,7 +237,8 @@ pub struct Capacity {
     /// (`net.ipv4.tcp_mem`, third number; a page each). Nobody is refused for it: beyond this a
     /// message to everybody at once stalls.
     pub tcp_mem: usize,
-    /// Bytes of memory that were available when the facts were read.
+    /// Bytes of memory that were available when the facts were read, less what a server has before
+    /// anybody comes.
     pub available: u64,
 }
 
@@ -248,6 +251,7 @@ impl Capacity {
         let locked = shards_locked(facts);
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let own = shards.saturating_mul(SHARD_FILES);
+        let server = SERVER_BYTES + SHARD_BYTES * shards as u64;
         let files = facts.files.map_or(usize::MAX, |files| number(files).saturating_sub(own));
         let capacity = Self {
             tables: shards.saturating_mul(each),
@@ -260,7 +264,7 @@ impl Capacity {
             files,
             files_here: facts.files.map_or(usize::MAX, |_| files / 2),
             tcp_mem: facts.tcp_mem.map_or(usize::MAX, |[.., most]| number(most)),
-            available: facts.memory.available(),
+            available: facts.memory.available().saturating_sub(server),
         };
         capacity.keeping(reserve)
     }
@@ -268,7 +272,7 @@ impl Capacity {
     /// The same with another number of bytes kept back.
     #[must_use]
     pub fn keeping(self, reserve: u64) -> Self {
-        let fill = self.available.saturating_sub(reserve.saturating_add(SERVER_BYTES));
+        let fill = self.available.saturating_sub(reserve);
         let holds = |each: u64| usize::try_from(fill / each).unwrap_or(usize::MAX);
         Self { memory: holds(CONNECTION_BYTES), memory_here: holds(PAIR_BYTES), ..self }
     }
@@ -420,7 +424,7 @@ mod tests {
         assert_eq!(of(facts(20_000, 24 * GIB, None)), (39_200, Bound::Tables));
         let (memory, bound) = of(facts(1 << 20, GIB, Some(1 << 30)));
         assert_eq!(bound, Bound::Memory);
-        assert_eq!(memory as u64, (GIB - reserve - SERVER_BYTES) / CONNECTION_BYTES);
+        assert_eq!(memory as u64, (GIB - reserve - (28 << 20)) / CONNECTION_BYTES);
         assert_eq!(of(facts(20_000, 24 * GIB, Some(5032))), (5000, Bound::Files));
         assert_eq!(of(facts(20_000, 0, None)), (1, Bound::Memory), "never none at all");
         let (locked, bound) = of(may_lock(locked_bytes_least(1), 1000));

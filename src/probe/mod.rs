@@ -14,7 +14,9 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-pub use capacity::{Bound, Capacity, Clients, DoesNotFit, memory_reserve, shards_for};
+pub use capacity::{
+    Bound, Capacity, Clients, DoesNotFit, memory_reserve, shards_for, shards_locked,
+};
 pub use fingerprint::Fingerprint;
 pub use footprint::Footprint;
 pub use memory::Memory;

@@ -67,9 +67,9 @@ impl Overseer {
         }
     }
 
-    /// Whether every shard has taken turns of late, the sleeping ones when they were woken: what a
-    /// supervisor's watchdog is told.
-    pub(super) fn shards_moved(&self) -> bool {
+    /// Whether every shard has taken turns of late, the sleeping ones when they were woken. (A
+    /// supervisor's watchdog asks the same on its own schedule: `supervision`.)
+    fn shards_moved(&self) -> bool {
         (0..self.shared.neighbours.len()).all(|shard| self.watch.is_alive(shard))
     }
 

@@ -26,8 +26,10 @@ const BYTES_PER_SECOND: u64 = 4 << 30;
 /// One part in so many of the reserve has to come back on top of it before newcomers are let in:
 /// else some would be with every connection that closes.
 const RETURN_PART: u64 = 8;
-/// Less than one part in so many of the reserve is hardly anything.
+/// Less than one part in so many of the reserve is hardly anything,
 const DIRE_PART: u64 = 4;
+/// if it is less than this, too: where there is more, a refusal is to be had.
+const DIRE_BYTES_MOST: u64 = 128 << 20;
 
 /// Watches for as long as the process lives.
 pub(super) async fn watch(shared: Arc<Shared>, clock: Clock) {
@@ -54,10 +56,8 @@ pub(super) async fn watch(shared: Arc<Shared>, clock: Clock) {
 
 /// What is left, given what was said last.
 fn judge(before: MemoryLeft, available: u64, reserve: u64) -> MemoryLeft {
-    let dire = match before {
-        MemoryLeft::Dire => reserve / DIRE_PART * 2,
-        _ => reserve / DIRE_PART,
-    };
+    let hardly_any = (reserve / DIRE_PART).min(DIRE_BYTES_MOST);
+    let dire = if before == MemoryLeft::Dire { 2 * hardly_any } else { hardly_any };
     let short = match before {
         MemoryLeft::Enough => reserve,
         _ => reserve.saturating_add(reserve / RETURN_PART),
@@ -118,6 +118,7 @@ mod tests {
         assert_eq!(judge(Dire, 499, 1000), Dire);
         assert_eq!(judge(Dire, 500, 1000), Short);
         assert_eq!(judge(Dire, 2000, 1000), Enough);
+        assert_eq!(judge(Enough, 8 << 30, 1 << 40), Short, "much is left, and more is wanted");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Never: guesses by the kernel's version: what is not tried is not listed.
 
 use std::io;
+use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode};
 
@@ -17,14 +18,20 @@ pub struct Feature {
     pub since: &'static str,
     /// What the server cannot do without it.
     pub lost: &'static str,
-    /// It works here.
-    pub works: bool,
+    /// Whether it works here; `None` where this user may not lock the memory to try it.
+    pub works: Option<bool>,
 }
 
 /// Entries of a ring that is only asked.
 const ENTRIES: u32 = 8;
 /// Completion entries of one: not what the kernel would choose.
 const COMPLETIONS: u32 = 64;
+
+/// Tries of a ring that the kernel has no memory for: those that were closed just now may still be
+/// charged to this user.
+const TRIES: usize = 5;
+/// Pause between them.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tries to set a ring up in one way.
 type Set = fn(&mut io_uring::Builder);
@@ -78,6 +85,17 @@ const OPERATIONS: &[(&str, &str, &str, u8)] = &[
     ("FIXED_FD_INSTALL", "6.8", "no plain HTTP", opcode::FixedFdInstall::CODE),
 ];
 
+/// Whether something works: no memory says nothing about that.
+fn judge(attempt: impl Fn() -> io::Result<()>) -> Option<bool> {
+    for _ in 0..TRIES {
+        match attempt().map_err(|error| error.raw_os_error()) {
+            Err(Some(libc::ENOMEM)) => std::thread::park_timeout(PAUSE),
+            outcome => return Some(outcome.is_ok()),
+        }
+    }
+    None
+}
+
 /// Sets a ring up and lets it do nothing, once: the shortest way to find out whether this process
 /// may use io_uring at all (setup, registrations and enter may each be forbidden).
 ///
@@ -106,19 +124,20 @@ pub fn features() -> io::Result<Vec<Feature>> {
     let setups = SETUPS.iter().map(|&(name, since, lost, set)| {
         let mut builder = IoUring::builder();
         set(&mut builder);
-        Feature { name, since, lost, works: builder.build(ENTRIES).is_ok() }
+        let works = judge(|| builder.build(ENTRIES).map(drop));
+        Feature { name, since, lost, works }
     });
     let registrations = REGISTRATIONS.iter().map(|&(name, since, lost, ask)| Feature {
         name,
         since,
         lost,
-        works: ask(&plain).is_ok(),
+        works: judge(|| ask(&plain)),
     });
     let operations = OPERATIONS.iter().map(|&(name, since, lost, code)| Feature {
         name,
         since,
         lost,
-        works: probe.is_supported(code),
+        works: Some(probe.is_supported(code)),
     });
     Ok(setups.chain(registrations).chain(operations).collect())
 }
@@ -131,8 +150,15 @@ mod tests {
     fn a_kernel_that_runs_these_tests_has_everything() {
         let all = features().unwrap();
         assert_eq!(all.len(), SETUPS.len() + REGISTRATIONS.len() + OPERATIONS.len());
-        let missing: Vec<_> = all.iter().filter(|feature| !feature.works).collect();
+        let missing: Vec<_> = all.iter().filter(|feature| feature.works != Some(true)).collect();
         assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn without_memory_nothing_is_said_to_be_missing() {
+        let refused = |errno| judge(|| Err(io::Error::from_raw_os_error(errno)));
+        assert_eq!((refused(libc::ENOMEM), refused(libc::EINVAL)), (None, Some(false)));
+        assert_eq!(judge(|| Ok(())), Some(true));
     }
 
     #[test]

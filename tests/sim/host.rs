@@ -337,7 +337,7 @@ impl Host {
             drop(world);
             self.shared.http_connections.fetch_sub(1, Ordering::Relaxed);
             // As the real host does when it judges the request.
-            assert!(self.shared.admit(usize::MAX).is_ok());
+            self.shared.connections.fetch_add(1, Ordering::Relaxed);
             self.seats[plain.shard].shard.adopt(plain.fd, upgrade, None, leftover);
             self.seats[plain.shard].kicked = true;
             self.adopted += 1;

@@ -18,6 +18,7 @@ mod client;
 mod frame;
 mod http;
 mod notices;
+pub mod promise;
 mod server;
 
 use std::time::{Duration, Instant};

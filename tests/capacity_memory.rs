@@ -1,0 +1,126 @@
+//! Where memory is what binds, newcomers are refused by the reserve about where the promise says;
+//! whoever is in notices nothing, nothing is killed, and with memory newcomers are let in again.
+//!
+//! Takes nearly all of the box's memory: `tests/run doctor` runs it, where nobody else is.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use ringhall::limits::Limits;
+use ringhall::probe::capacity::table_connections;
+use ringhall::probe::{Bound, Capacity, Clients, Facts, Memory, memory_reserve};
+use support::promise::expect_within_a_tenth;
+use support::{Bystander, Client, Server, eventually, get};
+
+/// Bytes that the balloon leaves to everybody else.
+const LEFT: u64 = 1 << 30;
+/// Bytes that it takes at a time.
+const BREATH: usize = 8 << 20;
+/// Says how many bytes to leave, to the process that is the balloon.
+const VARIABLE: &str = "BALLOON_LEAVES";
+/// How long the generator may take until it is refused.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A process that holds memory, as long as this lives.
+struct Balloon(Child);
+
+impl Balloon {
+    fn leaving(bytes: u64) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command.args(["--exact", "newcomers_are_refused_where_the_promise_says", "--ignored"]);
+        command.arg("--nocapture").env(VARIABLE, bytes.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("this binary runs");
+        let stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let full = stdout.lines().map_while(Result::ok).any(|line| line.ends_with("full"));
+        let balloon = Self(child);
+        assert!(full, "the balloon is not full");
+        balloon
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.0.try_wait().expect("our own child").is_none()
+    }
+}
+
+impl Drop for Balloon {
+    fn drop(&mut self) {
+        // It holds memory and nothing else; where it is gone already, that is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The balloon: takes memory until so much is left, and holds it until its parent is gone.
+fn inflate(leaves: u64) {
+    // If anything is killed for want of memory, this is.
+    std::fs::write("/proc/self/oom_score_adj", "1000").expect("more may be asked for");
+    let mut held = Vec::new();
+    while Memory::now().expect("/proc/meminfo").available() > leaves + BREATH as u64 {
+        held.push(vec![1u8; BREATH]);
+    }
+    let mut stdout = std::io::stdout();
+    stdout.write_all(b"full\n").and_then(|()| stdout.flush()).expect("the parent reads");
+    let _until_its_end = std::io::stdin().read(&mut [0]);
+    assert!(held.iter().all(|breath| breath[0] == 1));
+}
+
+/// What the doctor would say with clients on this box, and the shards whose tables do not bind.
+fn promise() -> (usize, usize) {
+    let facts = Facts::read().as_service();
+    let reserve = memory_reserve(&facts.memory, &Limits::default());
+    let of = |shards| Capacity::of(&facts, shards, reserve).promise(None, Clients::Here);
+    let each = table_connections(facts.nofile.soft);
+    let shards = (1..100).find(|shards| of(*shards).0 * 3 / 2 < shards * each);
+    let shards = shards.expect("a table holds some thousands");
+    let (connections, bound) = of(shards);
+    assert_eq!(bound, Bound::Memory, "{facts:?}");
+    (connections, shards)
+}
+
+#[test]
+#[ignore = "takes nearly all of the box's memory: `tests/run doctor` runs it"]
+fn newcomers_are_refused_where_the_promise_says() {
+    if let Ok(leaves) = std::env::var(VARIABLE) {
+        return inflate(leaves.parse().expect("bytes"));
+    }
+    let mut balloon = Balloon::leaving(LEFT);
+    let (promised, shards) = promise();
+    let server = Server::start(&["--shards", &shards.to_string()]);
+    let mut bystander = Bystander::join(server.address(), "room");
+    // On `/echo`, in no room: what a member costs beside is measured elsewhere (`benches/idle`).
+    let mut generator = Server::command();
+    generator.args(["bench", "idle", "--no-progress", "--members", "0", "--seconds", "1"]);
+    generator.args(["--url", &format!("ws://{}", server.address())]);
+    generator.args(["--connections", &(promised * 3 / 2).to_string()]);
+    generator.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut generator = generator.spawn().expect("the generator runs");
+    let mut ended = None;
+    eventually(LONG, "the generator is refused", || {
+        bystander.heard();
+        ended = generator.try_wait().expect("our own child");
+        ended.is_some()
+    });
+    let mut said = String::new();
+    let mut stderr = generator.stderr.take().expect("it was asked for");
+    stderr.read_to_string(&mut said).expect("UTF-8");
+    assert_eq!(ended.and_then(|status| status.code()), Some(1), "not killed: {said}");
+    assert!(said.contains("503"), "{said}");
+    let line = server.wait_log("memory is short");
+    let digits = line.split("connections=").nth(1).expect("how many there were");
+    let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+    println!("{promised} were promised; {line}");
+    expect_within_a_tenth(digits.parse().expect("a number"), promised);
+    assert!(balloon.is_alive(), "nothing is killed");
+    bystander.heard();
+    // The generator is gone and so are its connections: there is memory again.
+    server.wait_log("memory is free again");
+    assert_eq!(get(server.admin(), "/ready").status, 200);
+    let mut late = Client::connect(server.address(), "/ws/room/late");
+    late.recv_content("late has joined the room");
+    bystander.heard_until("late has joined the room");
+    server.wait_counter("connections", |connections| connections == 2);
+}
