@@ -124,7 +124,7 @@ impl Acceptings {
         accepting.armed -= 1;
         let goes_on = accepting.wanted != Wanted::Nothing;
         accepting.stopping &= accepting.armed > 0;
-        !goes_on && !(accepting.single && accepted)
+        !(goes_on || accepting.single && accepted)
     }
 
     /// Listeners, armed or not.
