@@ -17,6 +17,7 @@
 
 mod address;
 mod fault;
+mod gap;
 mod positions;
 mod reader;
 mod session;
