@@ -214,7 +214,7 @@ pub struct Limits {
     pub head_bytes: usize,
     /// `limits.connections_max`: connections of the whole process.
     pub connections_max: usize,
-    /// `limits.memory_reserve`: bytes of memory that are kept back; `None`: `probe::capacity` reckons.
+    /// `limits.memory_reserve`: bytes of memory that are kept back; `None`: `probe` reckons.
     pub memory_reserve: Option<usize>,
     /// `handshake.rate`: connections that the whole process accepts a second; `None`: as many as
     /// the cores have time for, a few a turn.

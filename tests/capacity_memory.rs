@@ -9,9 +9,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ringhall::limits::Limits;
-use ringhall::probe::capacity::table_connections;
-use ringhall::probe::{Bound, Capacity, Clients, Facts, Memory, memory_reserve};
+use ringhall::probe::capacity::{PAIR_BYTES, table_connections};
+use ringhall::probe::{Facts, Memory};
 use support::promise::expect_within_a_tenth;
 use support::{Bystander, Client, Server, eventually, get};
 
@@ -30,7 +29,7 @@ struct Balloon(Child);
 impl Balloon {
     fn leaving(bytes: u64) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
-        command.args(["--exact", "newcomers_are_refused_where_the_promise_says", "--ignored"]);
+        command.args(["--exact", "newcomers_are_refused_where_the_promise_says"]);
         command.arg("--nocapture").env(VARIABLE, bytes.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("this binary runs");
@@ -68,27 +67,35 @@ fn inflate(leaves: u64) {
     assert!(held.iter().all(|breath| breath[0] == 1));
 }
 
-/// What the doctor would say with clients on this box, and the shards whose tables do not bind.
-fn promise() -> (usize, usize) {
-    let facts = Facts::read().as_service();
-    let reserve = memory_reserve(&facts.memory, &Limits::default());
-    let of = |shards| Capacity::of(&facts, shards, reserve).promise(None, Clients::Here);
-    let each = table_connections(facts.nofile.soft);
-    let shards = (1..100).find(|shards| of(*shards).0 * 3 / 2 < shards * each);
-    let shards = shards.expect("a table holds some thousands");
-    let (connections, bound) = of(shards);
-    assert_eq!(bound, Bound::Memory, "{facts:?}");
-    (connections, shards)
+/// What the doctor says of clients on this box, with so many shards; and what binds first.
+fn promise(shards: usize) -> (usize, String) {
+    let mut doctor = Server::command();
+    let shards = format!("server.shards={shards}");
+    doctor.args(["doctor", "--json", "--loopback", "--set", &shards]);
+    let output = doctor.output().expect("it runs");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let capacity = &report["capacity"];
+    let number = capacity["connections"].as_u64().expect("a number");
+    let first = capacity["first_limit"].as_str().expect("a word");
+    (usize::try_from(number).expect("it fits"), first.to_owned())
+}
+
+/// Shards whose tables hold half as many again as the memory that the balloon leaves.
+fn shards() -> usize {
+    let each = table_connections(Facts::read().as_service().nofile.soft);
+    let memory = usize::try_from(LEFT / PAIR_BYTES).expect("it fits");
+    (memory * 3 / 2).div_ceil(each).max(1)
 }
 
 #[test]
-#[ignore = "takes nearly all of the box's memory: `tests/run doctor` runs it"]
 fn newcomers_are_refused_where_the_promise_says() {
     if let Ok(leaves) = std::env::var(VARIABLE) {
         return inflate(leaves.parse().expect("bytes"));
     }
     let mut balloon = Balloon::leaving(LEFT);
-    let (promised, shards) = promise();
+    let shards = shards();
+    let (promised, first) = promise(shards);
+    assert_eq!(first, "memory", "{promised}");
     let server = Server::start(&["--shards", &shards.to_string()]);
     let mut bystander = Bystander::join(server.address(), "room");
     // On `/echo`, in no room: what a member costs beside is measured elsewhere (`benches/idle`).

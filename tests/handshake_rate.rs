@@ -1,5 +1,5 @@
-//! A rush of newcomers waits in a queue, no faster than `handshake.rate`: nobody is refused, and the
-//! rooms go on.
+//! A rush of newcomers waits in a queue, no faster than `handshake.rate`: nobody is refused, and
+//! the rooms go on.
 
 mod support;
 

@@ -251,9 +251,6 @@ fn check_coverage(tallies: &[Tally]) {
         "buffers_free_low",
         "completion_overflows",
         "cpu_us",
-        "accept_paused_rate",
-        "accept_paused_memory",
-        "accept_paused_files",
         "internal",
     ];
     let mut sum = Tally::default();

@@ -69,9 +69,8 @@ fn a_server_that_was_killed_is_followed_at_once_on_the_same_port() {
     let listen = server.address().to_string();
     for _ in 0..5 {
         // Its connections, and what its rings are waiting for, are taken apart after its end.
-        let members: Vec<_> = (0..50)
-            .map(|n| Client::join(server.address(), "room", &format!("u{n}")).0)
-            .collect();
+        let members: Vec<_> =
+            (0..50).map(|n| Client::join(server.address(), "room", &format!("u{n}")).0).collect();
         server.signal(Signal::KILL);
         server.wait(DEADLINE);
         server = start(&listen);

@@ -5,8 +5,8 @@
 //! Never: refuses anybody: whoever is not let in yet waits in the kernel's listen queue.
 //!
 //! Without a rate the gate stands open, which costs nothing a connection. When more have come in
-//! one turn than a stride, only a stride is let in a turn until the rush is over: so the queue waits
-//! and not the rooms, who have whatever they need of each turn, and newcomers have the rest of it.
+//! one turn than a stride, only a stride is let in a turn until the rush is over: so the queue
+//! waits and not the rooms, who have what they need of each turn, and newcomers have the rest.
 //!
 //! # Invariants
 //! - With a rate, at each listener no more connections are waited for than there are tokens.

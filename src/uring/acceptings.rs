@@ -122,9 +122,9 @@ impl Acceptings {
             return false;
         }
         accepting.armed -= 1;
-        let goes_on = accepting.wanted != Wanted::Nothing;
         accepting.stopping &= accepting.armed > 0;
-        !goes_on && !(accepting.single && accepted)
+        let goes_on = accepting.wanted != Wanted::Nothing || (accepting.single && accepted);
+        !goes_on
     }
 
     /// Listeners, armed or not.
