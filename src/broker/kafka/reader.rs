@@ -2,8 +2,8 @@
 //!
 //! In:    partitions and where to start; records.
 //! Out:   envelopes; the reason why there will be no more.
-//! Never: reads a partition further than the inlet takes, or over a record that is not shown yet,
-//!        as long as there is hope for it (ordered); waits longer than [`GLANCE`]
+//! Never: reads a partition further than the inlet takes (ordered), or over a record that is not
+//!        shown yet, as long as there is hope for it; waits longer than [`GLANCE`]
 //!        without looking whether the connection is lost.
 //!
 //! The library hides a lost connection from its reader: it logs, waits and tries again, for longer
@@ -146,31 +146,6 @@ fn envelope(record: &ConsumerRecord) -> Option<&[u8]> {
     record.value.as_deref().filter(|_| !is_mark(record.key.as_ref()))
 }
 
-/// Gives what comes to the inlet as it comes, until the connection is lost; the first records have
-/// been read before.
-pub(super) async fn relay(
-    reader: Reader,
-    mut records: Vec<ConsumerRecord>,
-    inlet: Arc<dyn Inlet>,
-    lane: impl Fn(usize) -> Lane,
-) -> BrokerError {
-    loop {
-        for record in &records {
-            if let Some(envelope) = envelope(record) {
-                inlet.receive(lane(partition_of(record)), envelope);
-            }
-        }
-        if let Err(error) = reader.lost().await {
-            return error;
-        }
-        tokio::task::yield_now().await;
-        records = match reader.poll(GLANCE).await {
-            Ok(records) => records,
-            Err(error) => return error,
-        };
-    }
-}
-
 /// Looks whether the topic is still the one that the session has begun with: made anew under the
 /// same name it is another log, whose offsets mean nothing to us.
 pub(super) async fn watch(kafka: Kafka, topic: String, id: TopicId) -> BrokerError {
@@ -205,11 +180,23 @@ enum Offered {
     },
 }
 
-/// Reads the logs of the partitions at the pace of the inlet.
+/// What is read, and how it is given to the inlet.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// What is said, with its places, at the inlet's pace.
+    Ordered,
+    /// What is said, as it comes.
+    LocalFirst,
+    /// The one partition of everything else, as it comes.
+    Control,
+}
+
+/// Reads the logs of partitions.
 pub(super) struct Logs {
     reader: Reader,
     positions: Rc<RefCell<Positions>>,
     inlet: Arc<dyn Inlet>,
+    way: Way,
     /// What was read and not taken yet, by partition; such a partition is read no further.
     held: [VecDeque<ConsumerRecord>; PARTITIONS],
     /// When a partition is read again for what is missing in it.
@@ -223,10 +210,11 @@ impl Logs {
         reader: Reader,
         positions: Rc<RefCell<Positions>>,
         inlet: Arc<dyn Inlet>,
+        way: Way,
         pace: Duration,
     ) -> Self {
         let held = std::array::from_fn(|_| VecDeque::new());
-        Self { reader, positions, inlet, held, due: [None; PARTITIONS], pace }
+        Self { reader, positions, inlet, way, held, due: [None; PARTITIONS], pace }
     }
 
     /// Until the connection is lost; the first records have been read before.
@@ -302,8 +290,7 @@ impl Logs {
             Step::New => {}
         }
         if let Some(envelope) = envelope(record) {
-            let place = Place { epoch: self.positions.borrow().epoch(partition), offset };
-            if !self.inlet.receive_placed(partition, place, envelope) {
+            if !self.give(partition, offset, envelope) {
                 return Offered::NoRoom;
             }
         }
@@ -316,6 +303,20 @@ impl Logs {
             );
         }
         Offered::Done
+    }
+
+    /// `false`: there is no room.
+    fn give(&self, partition: usize, offset: u64, envelope: &[u8]) -> bool {
+        let lane = match self.way {
+            Way::Ordered => {
+                let place = Place { epoch: self.positions.borrow().epoch(partition), offset };
+                return self.inlet.receive_placed(partition, place, envelope);
+            }
+            Way::LocalFirst => Lane::Partition(partition),
+            Way::Control => Lane::Control,
+        };
+        self.inlet.receive(lane, envelope);
+        true
     }
 
     async fn hold(&mut self, partition: usize, record: ConsumerRecord) {
