@@ -289,10 +289,10 @@ impl Logs {
             Step::Early { missing, pause } => return Offered::Early { missing, pause },
             Step::New => {}
         }
-        if let Some(envelope) = envelope(record) {
-            if !self.give(partition, offset, envelope) {
-                return Offered::NoRoom;
-            }
+        if let Some(envelope) = envelope(record)
+            && !self.give(partition, offset, envelope)
+        {
+            return Offered::NoRoom;
         }
         let given_up = self.positions.borrow_mut().took(partition, seen);
         if given_up > 0 {
