@@ -13,6 +13,8 @@ mod certificates;
 mod delivery;
 #[path = "broker_kafka/faults.rs"]
 mod faults;
+#[path = "broker_kafka/gaps.rs"]
+mod gaps;
 #[path = "broker_kafka/outages.rs"]
 mod outages;
 #[path = "broker_kafka/peer.rs"]

@@ -103,6 +103,10 @@ pub trait Inlet: Send + Sync {
     /// again a millisecond later, and read no further until it is taken.
     #[must_use]
     fn receive_placed(&self, partition: usize, place: Place, envelope: &[u8]) -> bool;
+
+    /// Counts that a log has shown a record before an earlier one, and is read again from there.
+    /// Who keeps no count has nothing to do.
+    fn count_reread(&self) {}
 }
 
 /// A kind of broker: makes sessions. It lives as long as the process, and so holds what the next

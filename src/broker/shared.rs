@@ -495,4 +495,8 @@ impl Inlet for SessionInlet {
     fn receive_placed(&self, partition: usize, place: Place, envelope: &[u8]) -> bool {
         self.is_open.load(Ordering::Acquire) && self.core.receive_placed(partition, place, envelope)
     }
+
+    fn count_reread(&self) {
+        self.core.status.counts.rereads.fetch_add(1, Ordering::Relaxed);
+    }
 }

@@ -20,6 +20,8 @@ pub struct Counts {
     pub duplicates: AtomicU64,
     /// Envelopes of another version, or that are none.
     pub unreadable: AtomicU64,
+    /// Times that a log showed a message before an earlier one, and was read again for it.
+    pub rereads: AtomicU64,
     /// Other boxes that are alive.
     pub peers: AtomicUsize,
 }
@@ -75,6 +77,8 @@ pub struct Report {
     pub duplicates: u64,
     /// Envelopes that nobody here can read.
     pub unreadable: u64,
+    /// Times that a log showed a message before an earlier one, and was read again for it.
+    pub rereads: u64,
     /// How often the broker was lost and found again.
     pub reconnects: u64,
     /// Boxes that are alive, this one among them.
@@ -161,6 +165,7 @@ impl Status {
             gaps: load(&self.counts.gaps),
             duplicates: load(&self.counts.duplicates),
             unreadable: load(&self.counts.unreadable),
+            rereads: load(&self.counts.rereads),
             reconnects: load(&self.sessions).saturating_sub(1),
             nodes: self.counts.peers.load(Ordering::Relaxed) + 1,
             last_error,

@@ -141,6 +141,7 @@ fn broker_health(watched: &Watched) -> BrokerHealth {
             ("gaps", report.gaps),
             ("duplicates", report.duplicates),
             ("unreadable", report.unreadable),
+            ("rereads", report.rereads),
             ("reconnects", report.reconnects),
             ("nodes", number(report.nodes)),
         ],

@@ -239,6 +239,7 @@ fn broker(watched: &Watched) -> Vec<Family> {
         one(Metric::BrokerGaps, report.gaps),
         one(Metric::BrokerDuplicates, report.duplicates),
         one(Metric::BrokerUnreadable, report.unreadable),
+        one(Metric::BrokerRereads, report.rereads),
         one(Metric::BrokerReconnects, report.reconnects),
     ]
 }

@@ -70,6 +70,7 @@ struct Notes {
     heard: Vec<Heard>,
     /// How many more a partition's shard has room for, where it is bounded.
     room: HashMap<usize, usize>,
+    rereads: usize,
 }
 
 /// Writes down what comes.
@@ -110,6 +111,11 @@ impl Ear {
         heard.into_iter().map(|heard| heard.text).collect()
     }
 
+    /// How often a log was read again for what it did not show yet.
+    pub fn rereads(&self) -> usize {
+        self.lock().rereads
+    }
+
     /// From now on a partition has room for so many.
     pub fn give_room(&self, partition: usize, count: usize) {
         self.lock().room.insert(partition, count);
@@ -140,6 +146,10 @@ impl Inlet for Ear {
         }
         self.note(Lane::Partition(partition), Some(place), envelope);
         true
+    }
+
+    fn count_reread(&self) {
+        self.lock().rereads += 1;
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod address;
 mod fault;
+mod gap;
 mod positions;
 mod reader;
 mod session;
@@ -33,11 +34,12 @@ use krafka::auth::{AuthConfig, TlsConfig};
 
 use crate::bridge::Delivery;
 use crate::bridge::envelope::Node;
-use crate::broker::{BrokerError, Engine, Inlet, Lane, Later, Options, Session, authorities};
+use crate::broker::{BrokerError, Engine, Inlet, Later, Options, Session, authorities};
+use crate::limits::PARTITIONS;
 use address::{Address, Mechanism};
 use fault::fault;
-use positions::{Positions, Start};
-use reader::{Logs, Reader};
+use positions::Positions;
+use reader::{Logs, Reader, Way};
 use session::KafkaSession;
 use topics::Topics;
 use writer::Writer;
@@ -150,28 +152,27 @@ impl KafkaEngine {
         let topic = topics::ensure(&writing.admin(), &self.topics, self.keep).await?;
         let writer = Writer::new(&writing, self.topics.clone()).await?;
         let marks = writer.mark(self.node).await?;
-        let starts = match self.delivery {
-            Delivery::LocalFirst => marks.said.iter().map(|mark| Start::At(mark.offset)).collect(),
-            Delivery::Ordered => self.positions.borrow_mut().resume(topic, &marks.said),
+        // Positions of the session alone: it reads from the marks.
+        let fresh = || Rc::new(RefCell::new(Positions::new()));
+        let (way, positions) = match self.delivery {
+            Delivery::LocalFirst => (Way::LocalFirst, fresh()),
+            Delivery::Ordered => (Way::Ordered, Rc::clone(&self.positions)),
         };
-        let control_start = [Start::At(marks.control)];
+        let starts = positions.borrow_mut().resume(topic, &marks.said);
+        let control_positions = fresh();
+        let control_starts =
+            control_positions.borrow_mut().resume(topic, &[marks.control; PARTITIONS]);
         let (said, rest) = tokio::try_join!(
             Reader::new(&reading, &self.topics.said, &starts, self.pace),
-            Reader::new(&control, &self.topics.control, &control_start, CONTROL_PACE),
+            Reader::new(&control, &self.topics.control, &control_starts[..1], CONTROL_PACE),
         )?;
         let (first_said, first) = tokio::try_join!(said.first(), rest.first())?;
-        let positions = Rc::clone(&self.positions);
         let mut session = KafkaSession::new(writer, Rc::clone(&positions), self.delivery);
-        session.run(reader::relay(rest, first, Arc::clone(&inlet), |_| Lane::Control));
+        let rest =
+            Logs::new(rest, control_positions, Arc::clone(&inlet), Way::Control, CONTROL_PACE);
+        session.run(rest.run(first));
         session.run(reader::watch(control, self.topics.said.clone(), topic));
-        match self.delivery {
-            Delivery::LocalFirst => {
-                session.run(reader::relay(said, first_said, inlet, Lane::Partition));
-            }
-            Delivery::Ordered => {
-                session.run(Logs::new(said, positions, inlet, self.pace).run(first_said));
-            }
-        }
+        session.run(Logs::new(said, positions, inlet, way, self.pace).run(first_said));
         Ok(session)
     }
 }

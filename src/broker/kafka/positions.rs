@@ -12,6 +12,9 @@
 //!   read from its start: another topic id, a mark below our position, or another record where the
 //!   last one was.
 
+use std::time::Duration;
+
+use super::gap::Gap;
 use crate::limits::PARTITIONS;
 use crate::room::epoch::{Epoch, base36};
 
@@ -56,6 +59,13 @@ pub(super) enum Step {
     Known,
     /// Of another log: read again from the beginning.
     Again,
+    /// New, but records before it are missing: read again from there, after a pause.
+    Early {
+        /// The first offset that is missing.
+        missing: u64,
+        /// How long to wait.
+        pause: Duration,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -63,11 +73,12 @@ struct Log {
     /// How often the log was found to be another, under this topic id.
     cuts: u64,
     last: Option<Seen>,
+    gap: Gap,
 }
 
 impl Log {
     fn cut(&mut self) {
-        *self = Self { cuts: self.cuts + 1, last: None };
+        *self = Self { cuts: self.cuts + 1, ..Self::default() };
     }
 
     fn begin(&mut self, mark: Seen) -> Start {
@@ -76,6 +87,7 @@ impl Log {
     }
 
     fn resume(&mut self, mark: Seen) -> Start {
+        self.gap.begin();
         match self.last {
             // The last record itself, to see whether it is still that one.
             Some(last) if mark.offset > last.offset => return Start::At(last.offset),
@@ -120,9 +132,13 @@ impl Positions {
     pub(super) fn step(&mut self, partition: usize, record: Seen) -> Step {
         let log = &mut self.logs[partition];
         let Some(last) = log.last else { return Step::New };
-        // Where the last one itself has been cleared away, its successor has to do.
         if record.offset > last.offset {
-            return Step::New;
+            // Where the last one itself has been cleared away, a successor has to do in the end.
+            let missing = last.offset + 1;
+            return match log.gap.judge(missing, record.offset) {
+                Some(pause) => Step::Early { missing, pause },
+                None => Step::New,
+            };
         }
         if record == last {
             return Step::Known;
@@ -131,9 +147,13 @@ impl Positions {
         Step::Again
     }
 
-    /// A record is done with: the next session goes on behind it.
-    pub(super) fn took(&mut self, partition: usize, record: Seen) {
-        self.logs[partition].last = Some(record);
+    /// A record is done with: the next session goes on behind it. How many offsets before it are
+    /// given up, after all patience.
+    pub(super) fn took(&mut self, partition: usize, record: Seen) -> u64 {
+        let log = &mut self.logs[partition];
+        let Some(last) = log.last.replace(record) else { return 0 };
+        let next = last.offset + 1;
+        if log.gap.settle(next, record.offset) { record.offset - next } else { 0 }
     }
 
     /// The name of a partition's log: the same on every box that has read the same.
@@ -208,8 +228,29 @@ mod tests {
         let mut positions = read();
         let epoch = positions.epoch(3);
         positions.resume(ID, &marks(50));
+        let mut looks = 0;
+        while let Step::Early { missing, .. } = positions.step(3, seen(40, 3)) {
+            assert_eq!(missing, 21);
+            looks += 1;
+        }
+        assert!(looks > 1);
         assert_eq!(positions.step(3, seen(40, 3)), Step::New);
+        assert_eq!(positions.took(3, seen(40, 3)), 19);
+        assert_eq!(positions.step(3, seen(41, 3)), Step::New);
+        assert_eq!(positions.took(3, seen(41, 3)), 0);
         assert_eq!(positions.epoch(3), epoch);
+    }
+
+    #[test]
+    fn a_record_that_is_shown_before_an_earlier_one_waits_for_it() {
+        let mut positions = read();
+        let early = positions.step(3, seen(22, 2));
+        assert!(matches!(early, Step::Early { missing: 21, .. }), "{early:?}");
+        assert_eq!(positions.newest(3), 20);
+        for offset in [21, 22] {
+            assert_eq!(positions.step(3, seen(offset, 2)), Step::New);
+            assert_eq!(positions.took(3, seen(offset, 2)), 0);
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! In:    partitions and where to start; records.
 //! Out:   envelopes; the reason why there will be no more.
-//! Never: reads a partition further than the inlet takes (ordered); waits longer than [`GLANCE`]
+//! Never: reads a partition further than the inlet takes (ordered), or over a record that is not
+//!        shown yet, as long as there is hope for it; waits longer than [`GLANCE`]
 //!        without looking whether the connection is lost.
 //!
 //! The library hides a lost connection from its reader: it logs, waits and tries again, for longer
@@ -145,31 +146,6 @@ fn envelope(record: &ConsumerRecord) -> Option<&[u8]> {
     record.value.as_deref().filter(|_| !is_mark(record.key.as_ref()))
 }
 
-/// Gives what comes to the inlet as it comes, until the connection is lost; the first records have
-/// been read before.
-pub(super) async fn relay(
-    reader: Reader,
-    mut records: Vec<ConsumerRecord>,
-    inlet: Arc<dyn Inlet>,
-    lane: impl Fn(usize) -> Lane,
-) -> BrokerError {
-    loop {
-        for record in &records {
-            if let Some(envelope) = envelope(record) {
-                inlet.receive(lane(partition_of(record)), envelope);
-            }
-        }
-        if let Err(error) = reader.lost().await {
-            return error;
-        }
-        tokio::task::yield_now().await;
-        records = match reader.poll(GLANCE).await {
-            Ok(records) => records,
-            Err(error) => return error,
-        };
-    }
-}
-
 /// Looks whether the topic is still the one that the session has begun with: made anew under the
 /// same name it is another log, whose offsets mean nothing to us.
 pub(super) async fn watch(kafka: Kafka, topic: String, id: TopicId) -> BrokerError {
@@ -197,15 +173,34 @@ enum Offered {
     NoRoom,
     /// The log is another: its partition is read again.
     Again,
+    /// Records before it are missing: its partition is read again from there, after a pause.
+    Early {
+        missing: u64,
+        pause: Duration,
+    },
 }
 
-/// Reads the logs of the partitions at the pace of the inlet.
+/// What is read, and how it is given to the inlet.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// What is said, with its places, at the inlet's pace.
+    Ordered,
+    /// What is said, as it comes.
+    LocalFirst,
+    /// The one partition of everything else, as it comes.
+    Control,
+}
+
+/// Reads the logs of partitions.
 pub(super) struct Logs {
     reader: Reader,
     positions: Rc<RefCell<Positions>>,
     inlet: Arc<dyn Inlet>,
+    way: Way,
     /// What was read and not taken yet, by partition; such a partition is read no further.
     held: [VecDeque<ConsumerRecord>; PARTITIONS],
+    /// When a partition is read again for what is missing in it.
+    due: [Option<Instant>; PARTITIONS],
     /// How long to wait for a record before what is held is offered again.
     pace: Duration,
 }
@@ -215,9 +210,11 @@ impl Logs {
         reader: Reader,
         positions: Rc<RefCell<Positions>>,
         inlet: Arc<dyn Inlet>,
+        way: Way,
         pace: Duration,
     ) -> Self {
-        Self { reader, positions, inlet, held: std::array::from_fn(|_| VecDeque::new()), pace }
+        let held = std::array::from_fn(|_| VecDeque::new());
+        Self { reader, positions, inlet, way, held, due: [None; PARTITIONS], pace }
     }
 
     /// Until the connection is lost; the first records have been read before.
@@ -242,14 +239,19 @@ impl Logs {
             if !self.held[partition].is_empty() {
                 self.offer_held(partition).await?;
             }
+            if self.due[partition].is_some_and(|due| due <= Instant::now()) {
+                self.due[partition] = None;
+                self.resume(partition).await;
+            }
         }
         let holds = self.held.iter().any(|held| !held.is_empty());
+        let holds = holds || self.due.iter().any(Option::is_some);
         // Not shorter than the pace: there are brokers that answer nothing to who cannot wait.
         self.reader.poll(if holds { self.pace } else { GLANCE }).await
     }
 
     async fn take(&mut self, records: Vec<ConsumerRecord>) -> Result<(), BrokerError> {
-        // A partition that turned out to be another log: what was read of it counts no more.
+        // Partitions that are read again: what was read of them counts no more.
         let mut again = [false; PARTITIONS];
         for record in records {
             let partition = partition_of(&record);
@@ -267,6 +269,10 @@ impl Logs {
                     again[partition] = true;
                     self.rewind(partition).await?;
                 }
+                Offered::Early { missing, pause } => {
+                    again[partition] = true;
+                    self.wait_for(partition, missing, pause).await?;
+                }
             }
         }
         Ok(())
@@ -280,22 +286,71 @@ impl Logs {
         match step {
             Step::Known => return Offered::Done,
             Step::Again => return Offered::Again,
+            Step::Early { missing, pause } => return Offered::Early { missing, pause },
             Step::New => {}
         }
-        if let Some(envelope) = envelope(record) {
-            let place = Place { epoch: self.positions.borrow().epoch(partition), offset };
-            if !self.inlet.receive_placed(partition, place, envelope) {
-                return Offered::NoRoom;
-            }
+        if let Some(envelope) = envelope(record)
+            && !self.give(partition, offset, envelope)
+        {
+            return Offered::NoRoom;
         }
-        self.positions.borrow_mut().took(partition, seen);
+        let given_up = self.positions.borrow_mut().took(partition, seen);
+        if given_up > 0 {
+            let topic = &self.reader.topic;
+            tracing::warn!(
+                "partition {partition} of topic {topic} has no records at the {given_up} offsets \
+                 before {offset}: cleared away or compacted, or the broker has lost them"
+            );
+        }
         Offered::Done
+    }
+
+    /// `false`: there is no room.
+    fn give(&self, partition: usize, offset: u64, envelope: &[u8]) -> bool {
+        let lane = match self.way {
+            Way::Ordered => {
+                let place = Place { epoch: self.positions.borrow().epoch(partition), offset };
+                return self.inlet.receive_placed(partition, place, envelope);
+            }
+            Way::LocalFirst => Lane::Partition(partition),
+            Way::Control => Lane::Control,
+        };
+        self.inlet.receive(lane, envelope);
+        true
     }
 
     async fn hold(&mut self, partition: usize, record: ConsumerRecord) {
         self.held[partition].push_back(record);
+        self.pause(partition).await;
+    }
+
+    async fn pause(&self, partition: usize) {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
         self.reader.consumer.pause(&self.reader.topic, &[number]).await;
+    }
+
+    async fn resume(&self, partition: usize) {
+        let number = i32::try_from(partition).unwrap_or(i32::MAX);
+        self.reader.consumer.resume(&self.reader.topic, &[number]).await;
+    }
+
+    /// Lets a partition rest, and reads it then from the first record that is missing.
+    async fn wait_for(
+        &mut self,
+        partition: usize,
+        missing: u64,
+        pause: Duration,
+    ) -> Result<(), BrokerError> {
+        self.inlet.count_reread();
+        self.held[partition].clear();
+        self.due[partition] = Some(Instant::now() + pause);
+        self.pause(partition).await;
+        let number = i32::try_from(partition).unwrap_or(i32::MAX);
+        let missing = i64::try_from(missing).unwrap_or(i64::MAX);
+        let topic = &self.reader.topic;
+        tracing::debug!("partition {number} of topic {topic} does not show offset {missing} yet");
+        let sought = self.reader.consumer.seek(topic, number, missing).await;
+        sought.map_err(|error| fault("reading what is missing again", &error))
     }
 
     async fn offer_held(&mut self, partition: usize) -> Result<(), BrokerError> {
@@ -310,10 +365,12 @@ impl Logs {
                     self.rewind(partition).await?;
                     break;
                 }
+                Offered::Early { missing, pause } => {
+                    return self.wait_for(partition, missing, pause).await;
+                }
             }
         }
-        let number = i32::try_from(partition).unwrap_or(i32::MAX);
-        self.reader.consumer.resume(&self.reader.topic, &[number]).await;
+        self.resume(partition).await;
         Ok(())
     }
 

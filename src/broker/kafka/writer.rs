@@ -35,7 +35,7 @@ const _: () = assert!(DELIVERY_TIMEOUT.as_millis() >= (REQUEST_TIMEOUT.as_millis
 /// The offsets that a session's marks were given.
 pub(super) struct Marks {
     pub(super) said: [Seen; PARTITIONS],
-    pub(super) control: u64,
+    pub(super) control: Seen,
 }
 
 /// Whether a record is a mark rather than an envelope.
@@ -82,7 +82,7 @@ impl Writer {
         }
         self.seal();
         let mut said = [Seen { offset: 0, face }; PARTITIONS];
-        let mut control = 0;
+        let mut control = said[0];
         for (at, handle) in handles.into_iter().enumerate() {
             let taken = handle.await.map_err(|error| fault("writing a mark", &error))?;
             let offset = u64::try_from(taken.offset).map_err(|_| {
@@ -90,7 +90,7 @@ impl Writer {
             })?;
             match said.get_mut(at) {
                 Some(seen) => seen.offset = offset,
-                None => control = offset,
+                None => control.offset = offset,
             }
         }
         Ok(Marks { said, control })

@@ -218,6 +218,8 @@ metrics! {
         "Messages of other boxes that came a second time and were dropped.";
     BrokerUnreadable "ringhall_broker_unreadable_total" Counter Number [] Broker
         "Envelopes of another version, or that are none.";
+    BrokerRereads "ringhall_broker_rereads_total" Counter Number [] Broker
+        "Times that a log showed a message before an earlier one, and was read again for it.";
     BrokerReconnects "ringhall_broker_reconnects_total" Counter Number [] Broker
         "Times that the broker was lost and found again.";
 
