@@ -150,6 +150,10 @@ fn before_a_start_warnings_stop_nobody_and_what_is_broken_does() {
     assert!(count(&quick) < count(&full) / 2, "it is quick");
     let nobody = shell(&format!("ulimit -n 20; $doctor {ANY} --preflight"));
     assert_eq!(nobody.code, Some(2), "{:#}", nobody.report);
+    // A server that holds a hundred is better than none.
+    let fewer = shell(&format!("ulimit -n 64; $doctor {ANY} --preflight"));
+    assert_eq!(fewer.code, Some(0), "{:#}", fewer.report);
+    assert_eq!(fewer.check("nofile")["status"], "WARN");
     let (code, said) = text(&[&ANY.split(' ').collect::<Vec<_>>()[..], &["--preflight"]].concat());
     assert!(code == Some(0), "{said}");
     assert!(!said.contains("PASS"), "only what matters: {said}");
