@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ringhall::tune::write::{Folder, Output as Written, RECORD};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
-use support::Server;
+use support::{Server, eventually};
 
 /// How long a run may take that measures nothing.
 const REFUSAL: Duration = Duration::from_secs(30);
@@ -133,6 +133,18 @@ fn revert_of_a_folder_that_has_nothing_of_ours_says_so() {
     assert!(said.contains("holds nothing") && said.contains("--write"), "{said}");
 }
 
+#[test]
+fn what_is_no_folder_is_refused_at_once_without_writing_too() {
+    let temporary = tempfile::tempdir().unwrap();
+    let file = temporary.path().join("tuned");
+    std::fs::write(&file, "mine").unwrap();
+    for dry in [&["--dry-run"][..], &[]] {
+        let arguments = [&["--write", file.to_str().unwrap()], dry].concat();
+        let said = refused(&tune(temporary.path(), &arguments));
+        assert!(said.contains("--write takes a folder"), "{said}");
+    }
+}
+
 /// Processes that name this folder in their arguments.
 fn processes_of(folder: &Path) -> Vec<Pid> {
     let name = folder.to_str().unwrap();
@@ -145,19 +157,14 @@ fn processes_of(folder: &Path) -> Vec<Pid> {
     pids.filter(names_it).filter_map(Pid::from_raw).collect()
 }
 
-/// Waits until there are such processes, or none.
-#[track_caller]
-fn wait_for_processes(folder: &Path, wanted: bool) {
-    let until = Instant::now() + REFUSAL;
-    while processes_of(folder).is_empty() == wanted {
-        if Instant::now() > until {
-            let left = processes_of(folder);
-            for pid in &left {
-                let _gone = kill_process(*pid, Signal::KILL);
-            }
-            panic!("still after {REFUSAL:?}: {left:?}");
+/// Sees to it that none of them is left where the test fails.
+struct Swept<'a>(&'a Path);
+
+impl Drop for Swept<'_> {
+    fn drop(&mut self) {
+        for pid in processes_of(self.0) {
+            let _gone = kill_process(pid, Signal::KILL);
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -171,10 +178,12 @@ fn a_run_that_is_killed_leaves_no_server_and_its_folder_can_be_taken_back() {
     command.env("TMPDIR", temporary.path()).stdin(Stdio::null());
     let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // A server reads its configuration from there; the run itself does not name the folder.
-    wait_for_processes(temporary.path(), true);
+    let servers = || processes_of(temporary.path());
+    let _swept = Swept(temporary.path());
+    eventually(REFUSAL, "a server of the run", || !servers().is_empty());
     run.kill().unwrap();
     run.wait().unwrap();
-    wait_for_processes(temporary.path(), false);
+    eventually(REFUSAL, "the end of its servers", || servers().is_empty());
     let output = tune(temporary.path(), &["revert", "--write", path.to_str().unwrap()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!path.exists());

@@ -104,10 +104,11 @@ pub fn run(request: &Request, knobs: &[Knob], measure: &mut dyn Measure) -> Resu
 
 /// The folder, ready to be written into; `None` where nothing will be.
 fn prepared(request: &Request) -> Result<Option<Folder>, Fault> {
-    let Some(path) = request.write.as_deref().filter(|_| !request.dry_run) else {
-        return Ok(None);
-    };
+    let Some(path) = request.write.as_deref() else { return Ok(None) };
     let mut folder = Folder::open(path)?;
+    if request.dry_run {
+        return Ok(None);
+    }
     folder.prepare(&NAMES, request.force)?;
     Ok(Some(folder))
 }

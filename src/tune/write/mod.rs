@@ -316,6 +316,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Fault {
         io::ErrorKind::PermissionDenied => {
             ": give a folder of your own with --write, or run as its owner"
         }
+        io::ErrorKind::NotADirectory => ": --write takes a folder",
         io::ErrorKind::StorageFull => ": make room on the disk",
         _ => "",
     };
