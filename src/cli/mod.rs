@@ -49,7 +49,7 @@ enum Command {
     #[command(after_help = "\
 Examples:
   ringhall serve
-  ringhall serve --listen 0.0.0.0:8000 --listen '[::]:8000'
+  ringhall serve --listen '[::]:8000'       every address, those of IPv4 too
   ringhall serve --config ./ringhall.toml --shards 4 --log-format json
   ringhall serve --set heartbeat.ping_after=25s --set heartbeat.timeout=35s
 

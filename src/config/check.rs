@@ -210,6 +210,7 @@ pub(super) static COMBINATIONS: &[Combination] = &[
     Combination { keys: &["broker.url", "broker.ca"], broken: authorities_without_tls },
     Combination { keys: &["broker.ca"], broken: unreadable_authorities },
     Combination { keys: &["server.listen", "admin.listen"], broken: same_address },
+    Combination { keys: &["server.listen"], broken: listens_twice },
     Combination { keys: &["static.dir"], broken: unreadable_folder },
 ];
 
@@ -242,9 +243,23 @@ fn same_address(c: &Config) -> Option<String> {
 
 /// Whether two listeners would take the same port of the same interface.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
-    let one_interface = a.ip() == b.ip() || (everywhere && a.is_ipv4() == b.is_ipv4());
+    // `[::]` takes IPv4 too.
+    let takes = |all: SocketAddr, one: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
+    let one_interface = a.ip() == b.ip() || takes(a, b) || takes(b, a);
     a.port() != 0 && a.port() == b.port() && one_interface
+}
+
+/// The second would find the port taken, by us.
+fn listens_twice(c: &Config) -> Option<String> {
+    let all = c.listen.iter().enumerate();
+    let mut pairs = all.flat_map(|(at, a)| c.listen[at + 1..].iter().map(move |b| (*a, *b)));
+    let (a, b) = pairs.find(|(a, b)| overlap(*a, *b))?;
+    Some(format!(
+        "{a} and {b} take the same port: leave one of them out ([::] is every address, those of \
+         IPv4 too; 0.0.0.0 every one of IPv4)"
+    ))
 }
 
 fn unreadable_folder(c: &Config) -> Option<String> {

@@ -350,6 +350,9 @@ static CLASHES: &[Clash] = &[
     Clash(&[("admin.listen", "0.0.0.0:1"), ("admin.key", "short")], "admin.key", "admin.listen"),
     Clash(&[("admin.listen", "127.0.0.1:8000")], "admin.listen", "server.listen"),
     Clash(&[("server.listen", "0.0.0.0:8001")], "server.listen", "admin.listen"),
+    Clash(&[("server.listen", "[::]:8001")], "server.listen", "admin.listen"),
+    Clash(&[("server.listen", "0.0.0.0:9, [::]:9")], "server.listen", "server.listen"),
+    Clash(&[("server.listen", "127.0.0.1:9, 0.0.0.0:9")], "server.listen", "server.listen"),
     Clash(
         &[("broker.url", "amqp://h"), ("broker.delivery", "ordered")],
         "broker.delivery",
@@ -410,6 +413,7 @@ fn combinations_that_can_be_are_not_refused() {
         &[("limits.queue_bytes", "2MiB"), ("echo.enabled", "false")],
         &[("server.listen", "127.0.0.1:0"), ("admin.listen", "127.0.0.1:0")],
         &[("server.listen", "127.0.0.1:9"), ("admin.listen", "127.0.0.2:9")],
+        &[("server.listen", "0.0.0.0:9, [::1]:9, [::]:8, [::]:0, [::]:7")],
         &[("ring.entries", "256"), ("ring.stride", "128")],
         &[("ring.buffers", "1024"), ("ring.buffer_bytes", "1MiB")],
         &[("admin.listen", "0.0.0.0:9"), ("admin.key", "longenough")],
