@@ -129,8 +129,9 @@ fn what_was_changed_stays_and_the_new_text_lies_beside_it() {
     }
     let said = scene.script("uninstall", &[]);
     assert!(said.contains("kept, you have changed it"), "{said}");
-    let left = scene.files();
-    assert_eq!(left.len(), 1, "{left:?}");
+    let mut left: Vec<_> = scene.files().into_iter().map(|(path, _)| path).collect();
+    left.retain(|path| !path.ends_with("share/ringhall/installed"));
+    assert_eq!(left, [scene.path(TOML)]);
     assert_eq!(scene.text(TOML), toml);
     // A box that has a configuration already: nothing was ever put there by us.
     let said = scene.script("install", &[]);
@@ -138,6 +139,49 @@ fn what_was_changed_stays_and_the_new_text_lies_beside_it() {
     assert_eq!(scene.text(TOML), toml);
     scene.script("uninstall", &["--purge"]);
     assert!(scene.files().is_empty());
+}
+
+#[test]
+fn what_an_uninstall_has_kept_a_later_purge_takes() {
+    let scene = Scene::new();
+    scene.script("install", &[]);
+    let unit = scene.text(UNIT) + "# mine\n";
+    fs::write(scene.path(UNIT), &unit).expect("a file");
+    for _ in 0..2 {
+        let said = scene.script("uninstall", &[]);
+        assert!(said.contains("kept, you have changed it") && said.contains("--purge"), "{said}");
+        assert_eq!(scene.text(UNIT), unit);
+    }
+    scene.script("uninstall", &["--purge"]);
+    assert!(scene.files().is_empty(), "{:?}", scene.files());
+}
+
+#[test]
+fn an_ordinary_user_is_told_of_sudo_before_anything_is_touched() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for script in ["install", "uninstall"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(script);
+        // A prefix that belongs to nobody, where a script that does not ask would begin.
+        let scene = Scene::new();
+        fs::set_permissions(scene.0.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
+        let share = scene.path("share/ringhall");
+        fs::create_dir_all(&share).expect("a folder");
+        fs::write(share.join("installed"), "").expect("a file");
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-s", "--"]);
+        command.arg("--prefix").arg(scene.0.path());
+        if script == "install" {
+            command.args(["--binary", "/bin/true"]);
+        }
+        // By its text: a checkout may lie where only root may look.
+        let text = fs::File::open(&path).expect("a script");
+        let Output { status, stderr, .. } = command.stdin(text).output().expect("setpriv runs");
+        let said = String::from_utf8(stderr).expect("UTF-8");
+        assert!(!status.success() && said.contains("sudo"), "{script}: {said}");
+        assert_eq!(scene.files().len(), 1, "nothing was touched");
+    }
 }
 
 #[test]

@@ -99,7 +99,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "rustix",
         &[
             "io", "remedy", "uring", "net", "mesh", "host", "control", "probe", "server", "bench",
-            "doctor", "tune",
+            "doctor", "tune", "cli",
         ],
     ),
     ("rustls", &["broker"]),

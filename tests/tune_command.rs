@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use ringhall::tune::write::{Folder, Output as Written, RECORD};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
 use support::Server;
 
 /// How long a run may take that measures nothing.
@@ -130,4 +131,51 @@ fn revert_of_a_folder_that_has_nothing_of_ours_says_so() {
     let folder = temporary.path().to_str().unwrap();
     let said = refused(&tune(temporary.path(), &["revert", "--write", folder]));
     assert!(said.contains("holds nothing") && said.contains("--write"), "{said}");
+}
+
+/// Processes that name this folder in their arguments.
+fn processes_of(folder: &Path) -> Vec<Pid> {
+    let name = folder.to_str().unwrap();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let names_it = |pid: &i32| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(name)
+    };
+    pids.filter(names_it).filter_map(Pid::from_raw).collect()
+}
+
+/// Waits until there are such processes, or none.
+#[track_caller]
+fn wait_for_processes(folder: &Path, wanted: bool) {
+    let until = Instant::now() + REFUSAL;
+    while processes_of(folder).is_empty() == wanted {
+        if Instant::now() > until {
+            let left = processes_of(folder);
+            for pid in &left {
+                let _gone = kill_process(*pid, Signal::KILL);
+            }
+            panic!("still after {REFUSAL:?}: {left:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_no_server_and_its_folder_can_be_taken_back() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tuned");
+    let mut command = Server::command();
+    command.args(["tune", "--force", "--no-progress", "--write"]).arg(&path);
+    command.env("TMPDIR", temporary.path()).stdin(Stdio::null());
+    let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // A server reads its configuration from there; the run itself does not name the folder.
+    wait_for_processes(temporary.path(), true);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    wait_for_processes(temporary.path(), false);
+    let output = tune(temporary.path(), &["revert", "--write", path.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!path.exists());
 }

@@ -31,6 +31,22 @@ show_help() {
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"
 }
 
+# The file of settings that is asked for.
+named=""
+name_settings() {
+    [ -z "$named" ] || fail 2 "one file at a time: $named or $1"
+    named=$1 settings=$1
+}
+
+# command_of SCRIPT: how to call another of the three for the same folder and file, as a shell
+# takes it.
+command_of() {
+    local words=("$here/$1")
+    [ "$state" = /var/lib/ringhall ] || words+=(--state "$(realpath -m -- "$state")")
+    [ "$1" = revert ] || [ -z "$named" ] || words+=("$(realpath -m -- "$named")")
+    printf '%q ' "${words[@]}" | sed 's/ $//'
+}
+
 want_root() {
     [ "$(id -u)" = 0 ] || fail 2 "only root may set these: sudo $0 $*"
 }
@@ -247,7 +263,8 @@ read_saved() {
                 [ -n "$(dotted "$key")" ] || fail 2 "$file: \"$line\" is not KEY = VALUE"
                 saved_keys+=("$key") saved[$key]=${line#*' = '}
                 ;;
-            *) fail 2 "$file: \"$line\" is not KEY = VALUE; it is not as apply wrote it" ;;
+            *) fail 2 "$file: \"$line\" is not KEY = VALUE; it is not as apply wrote it: \
+put back by hand what it still tells, then move it away" ;;
         esac
     done
 }

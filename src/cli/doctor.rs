@@ -28,7 +28,7 @@ pub(super) struct DoctorFlags {
     #[command(flatten)]
     shared: SharedFlags,
     /// Judges everything by so many connections
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     connections: Option<u64>,
     /// The clients are on this box too: each connection has both of its ends here
     #[arg(long)]
@@ -36,14 +36,16 @@ pub(super) struct DoctorFlags {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Only what would keep the server from starting; warnings do not fail
+    /// Only what would keep the server from starting; what makes it hold fewer is a warning
     #[arg(long)]
     preflight: bool,
 }
 
 /// Examines, and tells.
 pub(super) fn run(flags: DoctorFlags) -> ExitCode {
+    let file = flags.shared.config.clone();
     let question = Question {
+        file: file.as_deref(),
         connections: flags.connections.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         clients: if flags.loopback { Clients::Here } else { Clients::Elsewhere },
         preflight: flags.preflight,

@@ -118,6 +118,9 @@ struct ServeFlags {
     /// Form of the log: text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Ends with stdin: for a server that `tune` starts, which must not outlive it
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
 }
 
 /// Parts `section.key=value`.
@@ -140,6 +143,13 @@ impl SharedFlags {
 }
 
 impl ServeFlags {
+    fn run(self) -> ExitCode {
+        if self.until_stdin_ends {
+            serve::end_with_stdin();
+        }
+        serve::run(self.sources())
+    }
+
     fn sources(self) -> Sources {
         let listen = (!self.listen.is_empty()).then(|| self.listen.join(","));
         let named = [
@@ -171,8 +181,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     match arguments.command {
-        None => serve::run(arguments.serve.sources()),
-        Some(Command::Serve(flags)) => serve::run(flags.sources()),
+        None => arguments.serve.run(),
+        Some(Command::Serve(flags)) => flags.run(),
         Some(Command::Bench(command)) => bench::run(command),
         Some(Command::Tune(flags)) => tune::run(flags),
         Some(Command::Doctor(flags)) => doctor::run(flags),

@@ -4,7 +4,10 @@
 //! Out:   an exit code, once the server has ended.
 //! Never: opens a socket before the configuration is right.
 
+use std::io;
 use std::process::ExitCode;
+
+use rustix::process::{Signal, getpid, kill_process};
 
 use super::{complain, load, logging};
 use crate::config::Sources;
@@ -27,4 +30,13 @@ pub(super) fn run(sources: Sources) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends this process as SIGTERM does once stdin ends: with whoever holds the other end of the pipe,
+/// however that one ends.
+pub(super) fn end_with_stdin() {
+    std::thread::spawn(|| {
+        let _unread = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        let _gone = kill_process(getpid(), Signal::TERM);
+    });
 }

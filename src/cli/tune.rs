@@ -132,17 +132,23 @@ impl TuneFlags {
 
 fn revert(flags: &RevertFlags) -> ExitCode {
     let folder = flags.write.display();
-    let taken_back = Folder::open(&flags.write).and_then(|opened| match opened.is_empty() {
-        true => Err(Fault::new(format!(
+    let taken_back = Folder::open(&flags.write).and_then(|opened| match opened.has_record() {
+        false => Err(Fault::new(format!(
             "{folder} holds nothing that `ringhall tune` wrote: --write takes the folder of the \
              earlier run"
         ))),
-        false => opened.revert(flags.force),
+        true => opened.revert(flags.force),
     });
     let all = match taken_back {
         Ok(all) => all,
         Err(fault) => return failed(&fault),
     };
+    if all.is_empty() {
+        return answer(&format!(
+            "{folder}: the run ended before it wrote anything; its folders are \
+            removed where nothing else is in them\n"
+        ));
+    }
     let mut kept = 0;
     let said: String = all
         .iter()

@@ -41,10 +41,10 @@ pub(super) fn nofile(patient: &Patient) -> Vec<Check> {
         let message = format!("the server itself opens about {own} files: it does not start");
         return vec![check.breaks_at(0).fail(message, fix)];
     }
-    let check = check.breaks_at(holds);
     if let Some(said) = &patient.does_not_fit {
-        return vec![check.fail(said, fix)];
+        return vec![check.breaks_at(0).fail(format!("the server does not start: {said}"), fix)];
     }
+    let check = check.breaks_at(holds);
     let whole = limit >= TABLE_SLOTS_MAX as u64;
     let status = match patient.judge(holds, goal) {
         // More than one table holds: it is for more shards, not for this limit.

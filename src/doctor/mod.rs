@@ -31,18 +31,22 @@ mod tuned;
 pub use check::{Check, Status};
 pub use report::Report;
 
+use std::path::Path;
+
 use self::patient::Patient;
 use crate::config::{Loaded, Problem};
 use crate::probe::Clients;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Question {
+pub struct Question<'a> {
+    /// The configuration file that was named, if one was.
+    pub file: Option<&'a Path>,
     /// For so many connections; `None`: what the configuration asks for, or what the box holds.
     pub connections: Option<usize>,
     /// Where the clients are.
     pub clients: Clients,
-    /// Only what would keep the server from starting, or make it promise what it cannot keep.
+    /// Only what would keep the server from starting; what makes it hold fewer is a warning.
     pub preflight: bool,
 }
 
@@ -95,17 +99,27 @@ const PARTS: &[Part] = &[
 
 /// Examines this box for this configuration.
 #[must_use]
-pub fn examine(loaded: Result<&Loaded, &[Problem]>, question: &Question) -> Report {
-    let mut checks = vec![configuration(loaded)];
+pub fn examine(loaded: Result<&Loaded, &[Problem]>, question: &Question<'_>) -> Report {
+    let mut checks = vec![configuration(loaded, question)];
     let config = loaded.map_or_else(|_| Loaded::defaults().config, |loaded| loaded.config.clone());
     let file = loaded.ok().and_then(|loaded| loaded.file.as_deref());
     let patient = Patient::this_box(config, file, question);
     let parts = PARTS.iter().filter(|part| part.preflight || !question.preflight);
-    checks.extend(parts.flat_map(|part| (part.examine)(&patient)));
+    let found = parts.flat_map(|part| (part.examine)(&patient));
+    checks.extend(found.map(|check| match question.preflight {
+        true => check.before_a_start(),
+        false => check,
+    }));
     Report::new(checks, &patient)
 }
 
-fn configuration(loaded: Result<&Loaded, &[Problem]>) -> Check {
+/// The flag that names the file again, as a shell takes it.
+fn named(file: Option<&Path>) -> String {
+    let quoted = |file: &Path| file.display().to_string().replace('\'', r"'\''");
+    file.map(|file| format!(" --config '{}'", quoted(file))).unwrap_or_default()
+}
+
+fn configuration(loaded: Result<&Loaded, &[Problem]>, question: &Question<'_>) -> Check {
     let check = Check::of("config");
     match loaded {
         Ok(loaded) => {
@@ -114,9 +128,12 @@ fn configuration(loaded: Result<&Loaded, &[Problem]>) -> Check {
         }
         Err(problems) => {
             let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
-            check.measured(format!("{} problems", problems.len())).breaks_at(0).fail(
+            let count = problems.len();
+            let said =
+                if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") };
+            check.measured(said).breaks_at(0).fail(
                 format!("the server does not start with it: {}", lines.join("; ")),
-                "ringhall config check   # until it says ok",
+                format!("ringhall config check{}   # until it says ok", named(question.file)),
             )
         }
     }

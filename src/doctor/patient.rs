@@ -43,7 +43,7 @@ pub(super) struct Patient {
 
 impl Patient {
     /// This box.
-    pub(super) fn this_box(config: Config, file: Option<&Path>, question: &Question) -> Self {
+    pub(super) fn this_box(config: Config, file: Option<&Path>, question: &Question<'_>) -> Self {
         let mut patient = Self::of(config, question, Facts::read().as_service(), Root::new("/"));
         let file = file.unwrap_or_else(|| Path::new(DEFAULT_FILE));
         patient.tune_report = file.with_file_name(REPORT);
@@ -53,7 +53,7 @@ impl Patient {
     }
 
     /// Any box.
-    pub(super) fn of(config: Config, question: &Question, facts: Facts, root: Root) -> Self {
+    pub(super) fn of(config: Config, question: &Question<'_>, facts: Facts, root: Root) -> Self {
         let configured = config.connections_max.number();
         let fit = shards_for(&facts, config.shards.number(), configured);
         let usual = || shards_for(&facts, config.shards.number(), None).unwrap_or(1);

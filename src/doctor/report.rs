@@ -88,8 +88,11 @@ impl Report {
             write_check(&mut text, check);
         }
         if let Some(asked) = self.asked.filter(|asked| *asked > self.connections) {
-            let _ =
-                writeln!(text, "\n{asked} connections are asked for: put right what says FAIL.");
+            let then = match preflight {
+                true => "the server starts, and turns away whoever is more than it holds",
+                false => "put right what says FAIL",
+            };
+            let _ = writeln!(text, "\n{asked} connections are asked for: {then}.");
         }
         if self.clients == Clients::Elsewhere && !preflight {
             let _ = writeln!(text, "Were the clients on this box too: {} connections", self.here);

@@ -17,7 +17,7 @@ struct Fixture {
     folder: tempfile::TempDir,
     facts: Facts,
     config: Config,
-    question: Question,
+    question: Question<'static>,
 }
 
 const GIB: u64 = 1 << 30;
@@ -34,8 +34,12 @@ impl Fixture {
             tcp_mem: Some([786_432, 1_048_576, 3_145_728]),
             files: Some(10_000_000),
         };
-        let question =
-            Question { connections: None, clients: Clients::Elsewhere, preflight: false };
+        let question = Question {
+            file: None,
+            connections: None,
+            clients: Clients::Elsewhere,
+            preflight: false,
+        };
         let folder = tempfile::tempdir().unwrap();
         let fixture = Self { folder, facts, config: Config::default(), question };
         for (path, text) in [
@@ -246,6 +250,27 @@ fn limits_on_files_are_told_with_the_connections_that_they_hold() {
     asked.facts.nofile = ResourceLimit { soft: 65_536, hard: 65_536 };
     let fix = one(files::nofile(&asked.patient())).fix.expect("a fix");
     assert!(fix.starts_with("sysctl -w fs.nr_open=1048576 && ulimit -n 1048576"), "{fix}");
+}
+
+#[test]
+fn before_a_start_what_only_bounds_the_connections_is_a_warning() {
+    let mut fixture = Fixture::new().with_connections(6_000_000);
+    fixture.facts.nofile = ResourceLimit { soft: 256, hard: 256 };
+    for examine in [memory::memory, files::nofile] {
+        let check = one(examine(&fixture.patient()));
+        assert_eq!(check.status, Status::Fail, "{check:?}");
+        let check = check.before_a_start();
+        assert!(check.status == Status::Warn && check.fix.is_some(), "{check:?}");
+    }
+    // Where the server does not start, or admits one.
+    fixture.config.shards = crate::config::Amount::Count(2);
+    fixture.config.connections_max = crate::config::Amount::Count(1000);
+    let check = one(files::nofile(&fixture.patient()));
+    assert_eq!((check.status, check.breaks_at), (Status::Fail, Some(0)), "{check:?}");
+    assert_eq!(check.before_a_start().status, Status::Fail);
+    fixture.facts.memory = Memory::default();
+    let check = one(memory::memory(&fixture.patient()));
+    assert_eq!(check.before_a_start().status, Status::Fail);
 }
 
 #[test]

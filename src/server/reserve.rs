@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::host::Clock;
 use crate::probe::{Memory, memory_reserve};
 use crate::shard::shared::{MemoryLeft, Shared};
+use crate::time::Now;
 use crate::warn::Quiet;
 
 /// Pause between two looks where memory is short, and where there is plenty.
@@ -33,7 +34,7 @@ const DIRE_BYTES_MOST: u64 = 128 << 20;
 
 /// Watches for as long as the process lives.
 pub(super) async fn watch(shared: Arc<Shared>, clock: Clock) {
-    let mut quiet = Quiet::default();
+    let mut told = Told::default();
     loop {
         let mut pause = PAUSE.0;
         // Where nothing can be read (no descriptor is left), what was known goes on.
@@ -45,12 +46,46 @@ pub(super) async fn watch(shared: Arc<Shared>, clock: Clock) {
             pause = pause_for(available, reserve);
             if left != before {
                 shared.set_memory_left(left);
-                if let Some(suppressed) = quiet.allow(clock.now()) {
-                    tell(&shared, left, available, reserve, suppressed);
-                }
+            }
+            if let Some(suppressed) = told.hear(left, clock.now()) {
+                tell(&shared, left, available, reserve, suppressed);
             }
         }
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// What the log says is left. A change that came too soon after the last is told later: whoever
+/// reads that newcomers are refused must not believe it when they are let in again.
+#[derive(Debug)]
+struct Told {
+    last: MemoryLeft,
+    heard: MemoryLeft,
+    /// Changes that have not been told.
+    changes: u64,
+    quiet: Quiet,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        let (last, heard) = (MemoryLeft::Enough, MemoryLeft::Enough);
+        Self { last, heard, changes: 0, quiet: Quiet::default() }
+    }
+}
+
+impl Told {
+    /// Whether to tell it now: `Some` of how many changes before it were not told.
+    fn hear(&mut self, left: MemoryLeft, now: Now) -> Option<u64> {
+        if left != self.heard {
+            self.heard = left;
+            self.changes += 1;
+        }
+        if left == self.last {
+            return None;
+        }
+        self.quiet.allow(now)?;
+        self.last = left;
+        Some(std::mem::take(&mut self.changes) - 1)
     }
 }
 
@@ -119,6 +154,19 @@ mod tests {
         assert_eq!(judge(Dire, 500, 1000), Short);
         assert_eq!(judge(Dire, 2000, 1000), Enough);
         assert_eq!(judge(Enough, 8 << 30, 1 << 40), Short, "much is left, and more is wanted");
+    }
+
+    #[test]
+    fn a_change_that_came_too_soon_is_told_later() {
+        let mut told = Told::default();
+        assert_eq!(told.hear(Enough, Now(0)), None);
+        assert_eq!(told.hear(Short, Now(10)), Some(0));
+        assert_eq!(told.hear(Enough, Now(20)), None, "one line a second");
+        assert_eq!(told.hear(Short, Now(30)), None);
+        assert_eq!(told.hear(Short, Now(1040)), None, "it is what was told last");
+        assert_eq!(told.hear(Enough, Now(1050)), Some(2));
+        assert_eq!(told.hear(Dire, Now(1060)), None);
+        assert_eq!(told.hear(Dire, Now(2050)), Some(0), "though nothing has changed since");
     }
 
     #[test]

@@ -210,7 +210,7 @@ fn outputs(report: &Report) -> [Output; 6] {
         files::service(sizes, provenance),
         files::socket(SOCKET_UNIT, sizes, provenance),
         format!("{:#}\n", report.to_json()),
-        picture::svg(&provenance.command, &subtitle, outcome.all()),
+        picture::svg(&provenance.command, &subtitle, outcome),
     ];
     let mut texts = texts.into_iter();
     NAMES.map(|name| Output { name, text: texts.next().unwrap_or_default() })

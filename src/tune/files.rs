@@ -30,7 +30,7 @@ pub const PICTURE: &str = "tune-report.svg";
 pub fn toml(outcome: &Outcome, sizes: &Sizes, provenance: &Provenance) -> String {
     let mut text = provenance.header("Ringhall: the keys whose default is not the best here.");
     let mut lines = Vec::new();
-    for swept in outcome.sweeps.iter().filter(|swept| kept(outcome, swept)) {
+    for swept in outcome.sweeps.iter().filter(|swept| outcome.keeps(swept)) {
         let keys = swept.chosen();
         for (at, (key, value)) in keys.iter().enumerate() {
             let evidence = match at {
@@ -62,12 +62,6 @@ pub fn toml(outcome: &Outcome, sizes: &Sizes, provenance: &Provenance) -> String
         let _ = writeln!(text, "# {evidence}\n{leaf} = {}", spelled(value));
     }
     text
-}
-
-/// Whether a sweep's choice is in force.
-fn kept(outcome: &Outcome, swept: &Swept) -> bool {
-    let chosen = swept.chosen();
-    !chosen.is_empty() && chosen.iter().all(|pair| outcome.chosen.contains(pair))
 }
 
 /// Why the choice of a sweep replaces the default, in one line.

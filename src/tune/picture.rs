@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use super::decide::{Compared, GAIN_LEAST, Standing, Trial};
 use super::files::named;
 use super::report::word;
+use super::run::Outcome;
 use super::sweep::Swept;
 
 /// Pixels: all, and where the plot begins and ends.
@@ -41,10 +42,10 @@ const STYLE: &str = "\
 
 /// The picture; `title` and `subtitle` stand above it.
 #[must_use]
-pub fn svg<'a>(title: &str, subtitle: &str, sweeps: impl Iterator<Item = &'a Swept>) -> String {
+pub fn svg(title: &str, subtitle: &str, outcome: &Outcome) -> String {
     let (mut body, mut y) = (String::new(), TOP);
-    for swept in sweeps {
-        y = draw_sweep(&mut body, swept, y);
+    for swept in outcome.all() {
+        y = draw_sweep(&mut body, swept, outcome.keeps(swept), y);
     }
     let height = y + BOTTOM;
     let mut text = format!(
@@ -81,7 +82,7 @@ impl Axis {
 }
 
 /// Draws a sweep below `y`; gives where the next one begins.
-fn draw_sweep(body: &mut String, swept: &Swept, y: f64) -> f64 {
+fn draw_sweep(body: &mut String, swept: &Swept, is_kept: bool, y: f64) -> f64 {
     let axis = Axis::of(swept);
     let rows: usize = swept.verdicts.iter().map(|verdict| verdict.compared.len().max(1)).sum();
     let (first, last) = (y + HEAD, y + HEAD + ROW * rows as f64);
@@ -107,7 +108,8 @@ fn draw_sweep(body: &mut String, swept: &Swept, y: f64) -> f64 {
     }
     let mut row = first;
     for (at, verdict) in swept.verdicts.iter().enumerate() {
-        let chosen = if swept.choice == Some(at) { "chosen" } else { word(verdict.standing) };
+        let is_chosen = is_kept && swept.choice == Some(at);
+        let chosen = if is_chosen { "chosen" } else { word(verdict.standing) };
         let setting = named(&swept.knob.candidates[at]);
         put_text(body, (16.0, row + 15.0), "", &short(&setting));
         put_text(body, (RIGHT + 16.0, row + 15.0), class(verdict.standing), chosen);
@@ -211,7 +213,7 @@ mod tests {
 
     fn drawn() -> String {
         let report = report();
-        svg("ringhall tune --quick", "a <box>", report.outcome.all())
+        svg("ringhall tune --quick", "a <box>", &report.outcome)
     }
 
     #[test]
@@ -230,6 +232,14 @@ mod tests {
         assert!(drawn.contains("a &lt;test&gt; &amp; more") && !drawn.contains("<test>"));
         assert!(drawn.contains("prefers-color-scheme: dark"));
         assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
+    }
+
+    #[test]
+    fn what_won_alone_and_lost_together_is_not_called_chosen() {
+        let mut report = report();
+        report.outcome.chosen.clear();
+        let drawn = svg("", "", &report.outcome);
+        assert!(!drawn.contains("chosen") && drawn.contains("better"), "{drawn}");
     }
 
     #[test]

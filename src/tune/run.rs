@@ -34,6 +34,13 @@ impl Outcome {
         self.sweeps.iter().chain(&self.together)
     }
 
+    /// Whether what a sweep chose is in force: winners that lose together are not.
+    #[must_use]
+    pub fn keeps(&self, swept: &Swept) -> bool {
+        let chosen = swept.chosen();
+        !chosen.is_empty() && chosen.iter().all(|pair| self.chosen.contains(pair))
+    }
+
     /// Whether sweeps won and then did not together.
     #[must_use]
     pub fn fell_apart(&self) -> bool {

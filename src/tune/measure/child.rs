@@ -36,7 +36,8 @@ impl Running {
         what: &'static str,
         cpu: Option<usize>,
     ) -> Result<Self, Fault> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Its end of this pipe says when we are gone, killed or not.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A child inherits the CPUs of the thread that starts it.
         let spawn = move || {
             if let Some(cpu) = cpu {

@@ -221,7 +221,9 @@ fn connection(servers: &Servers, facts: &Facts) -> Result<Memory, Fault> {
     let each = |bytes: u64| bytes as f64 / connections as f64;
     let looks = before.zip(peak);
     let slab = looks.map(|(before, peak)| each(peak.slab.saturating_sub(before.slab)));
-    let pair = looks.map(|(before, peak)| each(before.available.saturating_sub(peak.available)));
+    // Where others gave back more meanwhile than all these took, it says nothing of them.
+    let taken = looks.and_then(|(before, peak)| before.available.checked_sub(peak.available));
+    let pair = taken.filter(|bytes| *bytes > 0).map(each);
     Ok(Memory {
         connections,
         user: user_bytes(&figures, connections),

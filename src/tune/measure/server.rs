@@ -47,7 +47,7 @@ impl Server {
                 command.env_remove(name);
             }
         }
-        command.arg("serve").arg("--config").arg(defaults);
+        command.args(["serve", "--until-stdin-ends", "--config"]).arg(defaults);
         for fixed in ALWAYS {
             command.args(["--set", fixed]);
         }

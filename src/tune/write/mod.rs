@@ -86,10 +86,16 @@ impl Folder {
         }
     }
 
-    /// Whether anything here is ours.
+    /// Whether no file here is ours.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Whether a run has been here, though it may have been ended before it wrote a file.
+    #[must_use]
+    pub fn has_record(&self) -> bool {
+        self.path.join(RECORD).exists()
     }
 
     /// Sees to it that these can be written, before anybody has waited for them.

@@ -146,6 +146,7 @@ fn preparing_leaves_only_what_revert_takes_back() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("new");
     Folder::open(&path).unwrap().prepare(&[TOML, UNIT], false).unwrap();
+    assert!(Folder::open(&path).unwrap().has_record(), "there is something to take back");
     assert!(revert(&path, false).is_empty());
     assert!(!path.exists());
 }
