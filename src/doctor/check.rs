@@ -68,7 +68,7 @@ impl Check {
     /// server down, which would hold none.
     pub(super) fn before_a_start(self) -> Self {
         match (self.status, self.breaks_at) {
-            (Status::Fail, Some(2..)) => Self { status: Status::Warn, ..self },
+            (Status::Fail, Some(1..)) => Self { status: Status::Warn, ..self },
             _ => self,
         }
     }

@@ -5,7 +5,7 @@
 //! Never: reckons bytes a connection itself: `probe::capacity` does.
 
 use super::check::{Check, Status, bytes};
-use super::patient::Patient;
+use super::patient::{FEW, Patient};
 use crate::probe::capacity::{CONNECTION_BYTES, PAIR_BYTES};
 use crate::probe::{Bound, Clients};
 
@@ -27,23 +27,24 @@ pub(super) fn memory(patient: &Patient) -> Vec<Check> {
     if memory.total == 0 {
         let message = "/proc/meminfo cannot be read: the server would admit one connection";
         let fix = "ProcSubset=all   # in the unit";
-        return vec![check.measured("unknown").breaks_at(1).fail(message, fix)];
+        return vec![check.measured("unknown").fail(message, fix)];
     }
-    let holds = patient.holds(Bound::Memory);
+    // One is admitted always: a server that starts is never full of nobody.
+    let holds = patient.holds(Bound::Memory).max(1);
     let said = format!("{} available of {}", bytes(memory.available()), bytes(memory.total));
     let check = check.measured(said).breaks_at(holds);
     let check = check.limit(format!("{} bytes a connection, a reserve kept back", each(patient)));
-    let Some(asked) = patient.asked else {
-        // Nothing else that binds later is the fault of memory.
-        let message = "what is available now, idle connections, kernel and server together";
-        return vec![check.pass(message)];
-    };
-    let need = asked.saturating_mul(each(patient));
-    let message = format!("{asked} idle connections take {}", bytes(need));
     let fix = match memory.group_free.is_some_and(|group| group < memory.free) {
         true => "MemoryMax=infinity   # in the unit, or a larger limit of the container",
         false => "ps aux --sort=-rss | head   # what else takes memory; or a larger box",
     };
+    let Some(asked) = patient.asked else {
+        let message = "what is available now, idle connections, kernel and server together";
+        // That something else binds later is not the fault of memory; that few fit is.
+        return vec![check.judged(patient.judge(holds, holds.max(FEW)), message, fix)];
+    };
+    let need = asked.saturating_mul(each(patient));
+    let message = format!("{asked} idle connections take {}", bytes(need));
     vec![check.judged(patient.judge(holds, asked), message, fix)]
 }
 

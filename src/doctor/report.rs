@@ -88,7 +88,7 @@ impl Report {
             write_check(&mut text, check);
         }
         if let Some(asked) = self.asked.filter(|asked| *asked > self.connections) {
-            let then = match preflight {
+            let then = match preflight && self.exit(true) < 2 {
                 true => "the server starts, and turns away whoever is more than it holds",
                 false => "put right what says FAIL",
             };

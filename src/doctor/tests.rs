@@ -262,7 +262,14 @@ fn before_a_start_what_only_bounds_the_connections_is_a_warning() {
         let check = check.before_a_start();
         assert!(check.status == Status::Warn && check.fix.is_some(), "{check:?}");
     }
-    // Where the server does not start, or admits one.
+    // Hardly any memory is a matter of the moment: the server that has just ended had it.
+    fixture.facts.memory.free = 1 << 20;
+    let check = one(memory::memory(&fixture.patient())).before_a_start();
+    assert_eq!((check.status, check.breaks_at), (Status::Warn, Some(1)), "{check:?}");
+    fixture.question.connections = None;
+    let check = one(memory::memory(&fixture.patient()));
+    assert_eq!(check.status, Status::Fail, "few fit, whoever asks for how many: {check:?}");
+    // Where the server does not start, or would admit one for good.
     fixture.config.shards = crate::config::Amount::Count(2);
     fixture.config.connections_max = crate::config::Amount::Count(1000);
     let check = one(files::nofile(&fixture.patient()));
