@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::param::page_size;
 
+use super::memory::{SOCKET_RECLAIMABLE_BYTES, sockets};
 use super::text;
 
 /// Memory now, in bytes.
@@ -15,8 +16,8 @@ use super::text;
 pub struct Footprint {
     /// Resident memory of this process.
     pub resident: u64,
-    /// The box's slab that cannot be reclaimed (sockets, their files and polls lie there), and its
-    /// TCP buffers.
+    /// The box's slab that cannot be reclaimed (sockets, their files and polls lie there), the
+    /// inodes and dentries of this namespace's sockets, and its TCP buffers.
     pub kernel: u64,
 }
 
@@ -33,11 +34,12 @@ impl Footprint {
         let meminfo = text(&proc.join("meminfo")).unwrap_or_default();
         let slab = meminfo.lines().find_map(|line| line.strip_prefix("SUnreclaim:"));
         let slab = number(slab.and_then(|rest| rest.split_whitespace().next())) << 10;
-        let sockets = text(&proc.join("net/sockstat")).unwrap_or_default();
-        let tcp = sockets.lines().find_map(|line| line.strip_prefix("TCP:"));
+        let sockstat = text(&proc.join("net/sockstat")).unwrap_or_default();
+        let tcp = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"));
         let mut words = tcp.unwrap_or_default().split_whitespace();
         let buffers = words.by_ref().find(|word| *word == "mem").and_then(|_| words.next());
-        Self { resident, kernel: slab + number(buffers) * page }
+        let inodes = sockets(proc) * SOCKET_RECLAIMABLE_BYTES;
+        Self { resident, kernel: slab + inodes + number(buffers) * page }
     }
 }
 
@@ -64,6 +66,7 @@ mod tests {
         write("meminfo", "MemTotal: 9 kB\nSReclaimable: 5 kB\nSUnreclaim:   1000 kB\n");
         write("net/sockstat", "sockets: used 3\nTCP: inuse 2 orphan 0 tw 1 alloc 3 mem 7\n");
         let weighed = Footprint::read_from(folder.path(), 4096);
-        assert_eq!(weighed, Footprint { resident: 300 * 4096, kernel: 1_024_000 + 7 * 4096 });
+        let kernel = 1_024_000 + 3 * SOCKET_RECLAIMABLE_BYTES + 7 * 4096;
+        assert_eq!(weighed, Footprint { resident: 300 * 4096, kernel });
     }
 }

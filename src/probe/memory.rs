@@ -3,18 +3,23 @@
 //! In:    the text of these files.
 //! Out:   `Memory`.
 //! Never: trusts a control group alone: it is charged only part of what a socket costs, so the
-//!        box's own memory binds too.
+//!        box's own memory binds too. Nor `MemAvailable` alone: it calls available what sockets hold.
 
 use std::path::Path;
 
 use super::text;
+
+/// Bytes of a socket that the kernel accounts as reclaimable, although nothing but its close gives
+/// them back: its inode (`sock_inode_cache`, 862) and its `dentry` (195), slack included; by slab
+/// objects on Linux 6.18.
+pub(super) const SOCKET_RECLAIMABLE_BYTES: u64 = 862 + 195;
 
 /// Memory of the box and of this process's control group, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// `MemTotal`.
     pub total: u64,
-    /// `MemAvailable`: free, or freed without swapping.
+    /// `MemAvailable`, free or freed without swapping, less what sockets hold of it.
     pub free: u64,
     /// The tightest limit of a control group, where there is one.
     pub group_limit: Option<u64>,
@@ -41,6 +46,7 @@ impl Memory {
         let total = field(&info, "MemTotal:").map_or(0, |kib| kib << 10);
         // No such line (never on a kernel of ours): half of all is a cautious guess.
         let free = field(&info, "MemAvailable:").map_or(total / 2, |kib| kib << 10);
+        let free = free.saturating_sub(held_by_sockets(proc, &info, total));
         let membership = text(&proc.join("self/cgroup")).unwrap_or_default();
         let tightest = chain(&membership, groups).min_by_key(|group| group.free);
         Self {
@@ -50,6 +56,29 @@ impl Memory {
             group_free: tightest.map(|group| group.free),
         }
     }
+}
+
+/// Bytes that `MemAvailable` counts as reclaimable, and that sockets hold.
+///
+/// It counts the reclaimable slab, less half of it or the zones' low marks together, whichever is
+/// less (`si_mem_available` of the kernel's `mm/show_mem.c`).
+fn held_by_sockets(proc: &Path, info: &str, total: u64) -> u64 {
+    let kib = |name| field(info, name).map(|kib| kib << 10);
+    let all = kib("KReclaimable:").or_else(|| kib("SReclaimable:")).unwrap_or(0);
+    let least =
+        text(&proc.join("sys/vm/min_free_kbytes")).and_then(|text| text.trim().parse().ok());
+    let least: u64 = least.map_or(0, |kib: u64| kib << 10);
+    // The default of vm.watermark_scale_factor.
+    let low = least + (least / 4).max(total / 1000);
+    let counted = |bytes: u64| bytes - (bytes / 2).min(low);
+    let held = sockets(proc).saturating_mul(SOCKET_RECLAIMABLE_BYTES).min(all);
+    counted(all) - counted(all - held)
+}
+
+/// Sockets of this network namespace.
+pub(super) fn sockets(proc: &Path) -> u64 {
+    let text = text(&proc.join("net/sockstat")).unwrap_or_default();
+    field(&text, "sockets: used").unwrap_or(0)
 }
 
 /// The number behind a word at the start of a line.
@@ -147,6 +176,28 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         Memory::read(&folder.path().join("proc"), &folder.path().join("cgroup"))
+    }
+
+    #[test]
+    fn what_sockets_hold_of_the_reclaimable_slab_is_not_available() {
+        let available = |sockets: u64, reclaimable: u64| {
+            let info = format!("{MEMINFO}KReclaimable: {reclaimable} kB\n");
+            let sockets = format!("sockets: used {sockets}\nTCP: inuse 1 mem 2\n");
+            let files = [
+                ("proc/meminfo", info.as_str()),
+                ("proc/self/cgroup", "0::/\n"),
+                ("proc/net/sockstat", sockets.as_str()),
+                ("proc/sys/vm/min_free_kbytes", "67584\n"),
+            ];
+            (20_000_000u64 << 10) - fixture(&files).available()
+        };
+        assert_eq!(available(0, 2_000_000), 0);
+        // Much is reclaimable: all that a million sockets hold was counted as available.
+        assert_eq!(available(1_000_000, 2_000_000), 1_057_000_000);
+        // Little is: half of it was.
+        assert_eq!(available(10_000, 20_000), 10_570_000 / 2);
+        // Never more than was counted.
+        assert_eq!(available(1_000_000, 20_000), (20_000 << 10) / 2);
     }
 
     #[test]

@@ -115,8 +115,8 @@ metrics! {
         "Connections that are admitted at most: limits.connections_max, or what the box holds.";
     ConnectionBytes "ringhall_connection_bytes" Gauge Bytes ["part"] Crowd
         "Memory a connection, from 1000 connections on: what has grown since the start, over all \
-         sockets. user: the process's resident memory; kernel: the box's unreclaimable slab and \
-         TCP buffers, everybody's, so a client on the same box counts too.";
+         sockets. user: the process's resident memory; kernel: the box's unreclaimable slab, its \
+         sockets' inodes and its TCP buffers, everybody's, so a client on the same box counts too.";
     Accepts "ringhall_accepts_total" Counter Number [] Always
         "Sockets accepted.";
     AcceptPauses "ringhall_accept_pauses_total" Counter Number ["reason"] Always
