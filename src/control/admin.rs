@@ -92,14 +92,12 @@ pub async fn serve(listener: TcpListener, routes: Routes, closing: watch::Receiv
     let crowded = watch::Sender::new(false);
     loop {
         let has_room = conversations.len() < ADMIN_CONNECTIONS_MAX;
-        crowded.send_replace(is_crowd(conversations.len()));
+        crowded.send_replace(conversations.len() > ADMIN_CONNECTIONS_MAX / 2);
         tokio::select! {
             _ = over.wait_for(|closing| *closing) => break,
             Some(_) = conversations.join_next() => {}
             accepted = listener.accept(), if has_room => match accepted {
                 Ok((stream, _)) => {
-                    // Before it is answered, perhaps on another thread.
-                    crowded.send_replace(is_crowd(conversations.len() + 1));
                     let crowded = crowded.subscribe();
                     let (routes, closing) = (routes.clone(), closing.clone());
                     conversations.spawn(converse(stream, routes, closing, crowded));
@@ -113,11 +111,6 @@ pub async fn serve(listener: TcpListener, routes: Routes, closing: watch::Receiv
     }
     drop(listener);
     while conversations.join_next().await.is_some() {}
-}
-
-/// Whether so many connections have to make room for others.
-fn is_crowd(connections: usize) -> bool {
-    connections > ADMIN_CONNECTIONS_MAX / 2
 }
 
 async fn converse(
