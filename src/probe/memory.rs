@@ -3,7 +3,7 @@
 //! In:    the text of these files.
 //! Out:   `Memory`.
 //! Never: trusts a control group alone: it is charged only part of what a socket costs, so the
-//!        box's own memory binds too. Nor `MemAvailable` alone: it calls available what sockets hold.
+//!        box's own memory binds too. Nor `MemAvailable` alone, which counts what sockets hold.
 
 use std::path::Path;
 
