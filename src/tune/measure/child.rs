@@ -19,6 +19,9 @@ use super::Fault;
 /// Wait for the end of a process that was asked to end.
 const END: Duration = Duration::from_secs(3);
 
+/// How long the words of a process that has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The process; killed where it is dropped before its end.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -113,7 +116,9 @@ impl Running {
                 deadline.as_secs()
             )));
         };
-        let said: Vec<_> = self.lines.try_iter().collect();
+        // Its last words may be on their way still; where it left a child, that holds its stderr.
+        let said = std::iter::from_fn(|| self.lines.recv_timeout(LAST_WORDS).ok());
+        let said: Vec<_> = said.collect();
         let text = reader.join().ok().and_then(Result::ok).unwrap_or_default();
         match success {
             true => Ok(text),
