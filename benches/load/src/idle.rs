@@ -27,10 +27,11 @@ const USER_BYTES_MAX: f64 = 600.0;
 const KERNEL_BYTES_MAX: f64 = 4800.0;
 /// Time for allocators and the kernel to give back what they give back.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How far memory and slab caches may tell different stories of the client's half, in bytes. Where
-/// somebody looks through `/proc/*/fd`, each file has an inode and a dentry there, half of which
-/// MemAvailable takes for used: 487.
-const QUIET_BYTES: f64 = 600.0;
+/// What a member takes of MemAvailable where somebody looks through `/proc/*/fd`: each file has an
+/// inode and a dentry there, half of which count as used (487 found).
+const WATCHED_BYTES: f64 = 500.0;
+/// How far memory and slab caches may tell different stories of the client's half, in bytes.
+const QUIET_BYTES: f64 = WATCHED_BYTES + 100.0;
 /// How often to wait for a quieter moment.
 const TRIES: usize = 10;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -68,9 +69,13 @@ pub fn run(options: &Options) -> io::Result<Report> {
     report.figure("kernel with the neighbours' growth", plain, "B a member");
     report.figure("kernel by slab caches", slabs, "B a member");
     report.check("user space <= 600 B a member", user <= USER_BYTES_MAX, format_args!("{user:.0}"));
-    for (what, bytes) in [("kernel", kernel), ("kernel by slab caches", slabs)] {
-        let within = bytes > 0.0 && bytes <= KERNEL_BYTES_MAX;
-        report.check(&format!("{what} <= 4800 B a member"), within, format_args!("{bytes:.0}"));
+    for (what, bytes, bytes_max) in [
+        ("kernel", kernel, KERNEL_BYTES_MAX + WATCHED_BYTES),
+        ("kernel by slab caches", slabs, KERNEL_BYTES_MAX),
+    ] {
+        let within = bytes > 0.0 && bytes <= bytes_max;
+        let what = format!("{what} <= {bytes_max:.0} B a member");
+        report.check(&what, within, format_args!("{bytes:.0}"));
     }
     Ok(report)
 }
