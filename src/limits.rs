@@ -135,9 +135,10 @@ pub struct RingUse {
 impl RingUse {
     /// Receive buffers of each of so many shards: a power of two, as the kernel wants it.
     #[must_use]
-    pub fn buffers_of(&self, shards: usize) -> usize {
+    pub fn buffers_of(&self, shards: usize) -> u16 {
         let share = (self.buffers / shards.max(1)).max(BUFFERS_MIN);
-        share.next_power_of_two().min(BUFFERS_MAX)
+        let each = share.next_power_of_two().min(BUFFERS_MAX);
+        u16::try_from(each).unwrap_or(u16::MAX)
     }
 }
 

@@ -54,16 +54,11 @@ pub fn table_connections(nofile: u64) -> usize {
     slots.saturating_sub(moves_reserve(slots))
 }
 
-/// Receive buffers of each of so many shards.
-#[must_use]
-pub fn buffers_each(shards: usize) -> u16 {
-    u16::try_from(RingUse::default().buffers_of(shards)).unwrap_or(1 << 15)
-}
-
-/// Bytes that so many shards lock at least: the smallest rings there are.
+/// Bytes that so many shards lock at least: the smallest rings there are, with as many buffers as
+/// `ring.buffers` is by default.
 #[must_use]
 pub fn locked_bytes_least(shards: usize) -> usize {
-    let each = ring_bytes_least(buffers_each(shards)) + RUNTIME_LOCKED_BYTES;
+    let each = ring_bytes_least(RingUse::default().buffers_of(shards)) + RUNTIME_LOCKED_BYTES;
     shards.saturating_mul(each).saturating_add(RUNTIME_LOCKED_BYTES)
 }
 

@@ -318,7 +318,7 @@ fn ring_sizes(facts: &Facts, shards: usize, how: RingUse) -> RingSizes {
     let share = (memlock / 2).saturating_sub(runtimes) / shards;
     RingSizes {
         table_slots: u32::try_from(table_slots).unwrap_or(u32::MAX),
-        buffers: u16::try_from(how.buffers_of(shards)).unwrap_or(1 << 15),
+        buffers: how.buffers_of(shards),
         ring_bytes_max: share,
         how,
     }

@@ -6,7 +6,9 @@
 //!
 //! Where nobody tells the time (a simulation), nothing is observed.
 
-use crate::counters::Timer;
+use std::time::Duration;
+
+use crate::counters::{Counter, Timer};
 use crate::shard::State;
 use crate::time::{Now, Stamp};
 
@@ -53,6 +55,12 @@ impl Meter {
 }
 
 impl State {
+    /// Takes note of the CPU time that the thread has spent so far.
+    pub fn note_cpu(&self, spent: Duration) {
+        let micros = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
+        self.counters.set(Counter::cpu_us, micros);
+    }
+
     /// The host's clock before a turn.
     pub fn note_beginning(&mut self, at: Stamp) {
         self.meter.began = at;

@@ -31,12 +31,6 @@ pub struct Saturation {
 }
 
 impl State {
-    /// Takes note of the CPU time that the thread has spent so far.
-    pub fn note_cpu(&self, spent: std::time::Duration) {
-        let micros = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
-        self.counters.set(crate::counters::Counter::cpu_us, micros);
-    }
-
     /// Takes note of how busy the thread was in the last second.
     pub fn note_busy(&mut self, percent: usize) {
         self.shared.neighbour(self.id).busy_percent.store(percent, Ordering::Relaxed);

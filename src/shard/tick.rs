@@ -37,6 +37,7 @@ impl<I: Io> Shard<I> {
         let mut work = self.resume(); //      what had to wait for its room, before anything new
         let reaped = self.reap(); //          who is readable, what arrived, what fell short
         self.note_completions(reaped);
+        self.note_sent_bytes(); //            what is known to have gone out
         work += reaped;
         work += self.finish_ended(); //       FIN behind the last bytes of those that end
         work += self.mailbox(); //            what other shards' members say, what other homes said
@@ -86,7 +87,10 @@ impl<I: Io> Shard<I> {
     fn note_completions(&mut self, reaped: usize) {
         let recent = self.state.recent_completions;
         self.state.recent_completions = reaped.max(recent * 7 / 8);
-        // What fell short of all sends so far is known, and none has been made since.
+    }
+
+    /// What fell short of all sends so far is known, and none has been made since.
+    fn note_sent_bytes(&self) {
         self.state.counters.set(Counter::sent_bytes, self.state.sent_bytes);
     }
 
