@@ -64,7 +64,8 @@ fn too_many_messages_are_refused() {
 
 #[test]
 fn too_many_bytes_are_refused() {
-    let (redis, server) = hanging(&["broker.queue_bytes=64KiB"]);
+    // Nobody reads before all is said: the speaker's own queue has to hold it.
+    let (redis, server) = hanging(&["broker.queue_bytes=64KiB", "client.queue_bytes=16MiB"]);
     let (heard, refused) = speak(&server, &"x".repeat(16 << 10));
     assert!(refused > 0 && heard >= 4, "{heard} heard, {refused} refused");
     redis.resume();

@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use ringhall::probe::capacity::{PAIR_BYTES, table_connections};
@@ -23,8 +23,9 @@ const VARIABLE: &str = "BALLOON_LEAVES";
 /// How long the generator may take until it is refused.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A process that holds memory, as long as this lives.
-struct Balloon(Child);
+/// A process that holds memory, as long as this lives; and what it says, for the harness in it ends
+/// where nobody listens.
+struct Balloon(Child, BufReader<ChildStdout>);
 
 impl Balloon {
     fn leaving(bytes: u64) -> Self {
@@ -33,15 +34,17 @@ impl Balloon {
         command.arg("--nocapture").env(VARIABLE, bytes.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("this binary runs");
-        let stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
-        let full = stdout.lines().map_while(Result::ok).any(|line| line.ends_with("full"));
-        let balloon = Self(child);
+        let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let mut lines = stdout.by_ref().lines().map_while(Result::ok);
+        let full = lines.any(|line| line.ends_with("full"));
+        let balloon = Self(child, stdout);
         assert!(full, "the balloon is not full");
         balloon
     }
 
-    fn is_alive(&mut self) -> bool {
-        self.0.try_wait().expect("our own child").is_none()
+    /// How it ended, where it was ended.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("our own child")
     }
 }
 
@@ -121,7 +124,7 @@ fn newcomers_are_refused_where_the_promise_says() {
     let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
     println!("{promised} were promised; {line}");
     expect_within_a_tenth(digits.parse().expect("a number"), promised);
-    assert!(balloon.is_alive(), "nothing is killed");
+    assert_eq!(balloon.ended(), None, "nothing is killed");
     bystander.heard();
     // The generator is gone and so are its connections: there is memory again.
     server.wait_log("memory is free again");

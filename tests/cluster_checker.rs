@@ -245,7 +245,7 @@ fn isolated() -> (Book, [Fault; 1]) {
     });
     let said = &book.speakers[1].said;
     let (from, noticed, until) = (said[5], said[5] - 1, said[9] + 1_000_000);
-    let fault = Fault { what: "planted", node: 0, from, noticed, until };
+    let fault = Fault { what: "planted", node: 0, from, struck: from, noticed, until };
     (book, [fault])
 }
 
@@ -273,6 +273,35 @@ fn what_is_lost_in_a_fault_is_explained_by_the_counters_of_both_ends() {
 }
 
 #[test]
+fn what_had_not_come_when_a_fault_struck_is_explained_unless_it_was_overtaken() {
+    // Nothing that node 0 says in the raw room from its fifth message on comes to the others.
+    let lost = |book: &Book, message: Message, member: usize| {
+        message.speaker == 1 && message.number >= 5 && book.members[member].node != 0
+    };
+    let judge = |heard: Option<usize>, struck: Micros| {
+        let mut book = room_full();
+        speak(&mut book, |book, message, member| {
+            heard == Some(message.number) || !lost(book, message, member)
+        });
+        let missed = (SAID - 5 - usize::from(heard.is_some())) as u64;
+        let mut counted = NOTHING;
+        counted[1] = Some(Counted { gaps: missed, ..Counted::default() });
+        counted[2] = counted[1];
+        let (from, until) = (struck, Micros::MAX);
+        let fault = Fault { what: "planted", node: 0, from, struck, noticed: struck, until };
+        let unheard = u64::from(book.speakers[1].said[SAID - 1] >= from);
+        counted[0] = Some(Counted { dropped: unheard, ..Counted::default() });
+        local_first(&book, &counted, &[fault])
+    };
+    let last = 1_000 + (SAID - 1) as Micros * 10 * PAUSE + PAUSE;
+    passes(&judge(None, last));
+    // One of the later came before the fault, so what was said before it had been lost already.
+    finds(&judge(Some(12), last), "missed while all was well");
+    // Or nothing did, for far too long.
+    finds(&judge(None, last + 2_000_000), "missed while all was well");
+}
+
+#[test]
 fn a_message_that_was_refused_is_heard_by_nobody_and_counted() {
     let refuse = |book: &mut Book| {
         let refusal = br#"{"type":"error","code":"unavailable","message":"m","ref":"4"}"#;
@@ -283,7 +312,8 @@ fn a_message_that_was_refused_is_heard_by_nobody_and_counted() {
     speak(&mut book, silent);
     refuse(&mut book);
     let at = book.speakers[0].said[4];
-    let fault = Fault { what: "planted", node: 0, from: at, noticed: at, until: at + PAUSE * 2 };
+    let (from, until) = (at, at + PAUSE * 2);
+    let fault = Fault { what: "planted", node: 0, from, struck: at, noticed: at, until };
     let counted = |rejected| {
         let mut counted = NOTHING;
         counted[0] = Some(Counted { rejected, ..Counted::default() });

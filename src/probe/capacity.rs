@@ -21,7 +21,7 @@ use crate::uring::ring_bytes_least;
 pub const CONNECTION_BYTES: u64 = 4_400;
 /// The same where the client is on this box too, as with `ringhall bench`, whose standing receives
 /// take the kernel more: `tests/capacity_memory.rs` holds it.
-pub const PAIR_BYTES: u64 = 8_800;
+pub const PAIR_BYTES: u64 = 9_200;
 /// What a server has before anybody comes: 16 MiB of receive buffers, and itself.
 const SERVER_BYTES: u64 = 24 << 20;
 /// And what each of its shards has: a ring, the table of its sockets, a thread.

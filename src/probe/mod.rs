@@ -9,6 +9,7 @@ pub mod capacity;
 pub mod fingerprint;
 mod footprint;
 mod memory;
+mod zones;
 
 use std::path::Path;
 
@@ -158,6 +159,11 @@ fn check_release(release: &str) -> Result<(), String> {
 /// A small file's text; `None` where it cannot be read.
 fn text(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
+}
+
+/// The number behind a word with which a line begins.
+fn number_behind(line: &str, name: &str) -> Option<u64> {
+    line.strip_prefix(name)?.split_whitespace().next()?.parse().ok()
 }
 
 /// `net.ipv4.tcp_mem`: three numbers of pages.

@@ -113,7 +113,10 @@ def check_files(folder, report):
     circles = picture.getElementsByTagName("circle")
     check("the picture is one, with a dot a pair", len(circles) > 0, "no dots")
     sysctl = dict(settings(folder / "90-ringhall.conf"))
-    check("tcp_mem is in pages of this box", len(sysctl["net.ipv4.tcp_mem"].split()) == 3, sysctl)
+    marks = [int(mark) for mark in sysctl["net.ipv4.tcp_mem"].split()]
+    pages = os.sysconf("SC_PHYS_PAGES")
+    right = len(marks) == 3 and marks == sorted(marks) and 0 <= pages // 2 - marks[2] <= pages // 100
+    check("tcp_mem is in pages of this box", right, f"{marks} of {pages}")
     service = dict(settings(folder / "ringhall.service.d/10-tuned.conf"))
     limits = {"LimitNOFILE", "LimitMEMLOCK", "MemoryMax"}
     check("the unit's limits are there", limits <= set(service), service)

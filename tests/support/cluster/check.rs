@@ -9,6 +9,9 @@ use std::fmt;
 
 use super::book::{Book, Heard, Member, Message, Micros, Mode};
 
+/// A message said so long before a fault may still be on its way when that strikes: brokers that
+/// are slow, readers that wait for what a log does not show yet.
+const ON_ITS_WAY: Micros = 1_500_000;
 /// How much later than it happened the end of a fault may be seen.
 const EDGE: Micros = 200_000;
 /// Problems of one kind that a verdict names; the rest is counted.
@@ -32,8 +35,11 @@ pub struct Fault {
     pub what: &'static str,
     /// The box.
     pub node: usize,
-    /// Messages said before this are safe.
+    /// Messages said before this are safe, but for those that are still on their way, with all
+    /// that their speaker said later, when the fault strikes.
     pub from: Micros,
+    /// When it strikes.
+    pub struck: Micros,
     /// Messages said from here on the box does not hand over: its breaker is open. What was said
     /// before is on its way when the fault strikes, and counted by receivers alone.
     pub noticed: Micros,
@@ -103,6 +109,36 @@ impl<'a> Trial<'a> {
         let at = self.said_at(message);
         let mut faults = self.faults.iter().filter(|fault| fault.node == node);
         faults.any(|fault| (fault.from..=fault.until).contains(&at))
+    }
+
+    /// Whether a message may be lost to a node: it was said in a fault of either end, or had not
+    /// come when one struck.
+    pub fn excused(&self, message: Message, node: usize) -> bool {
+        let home = self.book.home(message.speaker);
+        self.in_fault(message, node)
+            || self.in_fault(message, home)
+            || self.not_yet_there(message, node, home)
+    }
+
+    /// Whether a message said shortly before a fault had yet to come to the node when it struck:
+    /// nothing that its speaker said later had come there either.
+    fn not_yet_there(&self, message: Message, node: usize, home: usize) -> bool {
+        let at = self.said_at(message);
+        let concern = |fault: &&Fault| fault.node == node || fault.node == home;
+        let mut struck = self.faults.iter().filter(concern).map(|fault| fault.struck);
+        struck.any(|struck| {
+            at <= struck && struck - at <= ON_ITS_WAY && !self.overtaken(message, node, struck)
+        })
+    }
+
+    /// Whether something that the speaker said after this message had come to the node by then.
+    fn overtaken(&self, message: Message, node: usize, by: Micros) -> bool {
+        let room = self.book.members[self.book.speakers[message.speaker].member].room;
+        let mut heard = self.listener(room, node).into_iter().flat_map(|member| &member.heard);
+        heard.any(|heard| {
+            let Message { speaker, number } = heard.message;
+            heard.at < by && speaker == message.speaker && number > message.number
+        })
     }
 
     /// Whether a message was on its way from its box when a fault struck there; or when it ended.
@@ -280,10 +316,7 @@ impl<'a> Trial<'a> {
 
     /// Nothing is missed outside of a fault.
     pub fn explained(&self, verdict: &mut Verdict, missed: &[(usize, Message)]) {
-        let unexplained = missed.iter().filter(|(node, message)| {
-            let home = self.book.home(message.speaker);
-            !self.in_fault(*message, *node) && !self.in_fault(*message, home)
-        });
+        let unexplained = missed.iter().filter(|(node, message)| !self.excused(*message, *node));
         let lines = unexplained
             .map(|(node, message)| format!("node {node} missed {}", self.book.show(*message)));
         verdict.add("missed while all was well", lines.collect());
@@ -312,7 +345,7 @@ impl<'a> Trial<'a> {
         for (speaker, log) in self.book.speakers.iter().enumerate() {
             let refused = log.refused.iter().map(|&number| Message { speaker, number });
             let home = self.book.home(speaker);
-            let safe = refused.filter(|message| !self.in_fault(*message, home));
+            let safe = refused.filter(|message| !self.excused(*message, home));
             early.extend(safe.map(|message| self.book.show(message)));
         }
         verdict.add("refused while all was well", early);

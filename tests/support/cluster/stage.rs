@@ -126,7 +126,8 @@ impl Stage {
         let after = self.wait_status(node, "degraded", struck);
         let from = self.load.time_of(struck.checked_sub(ARRIVAL).unwrap_or(struck));
         let noticed = self.load.time_of(struck + after);
-        self.faults.push(Fault { what, node, from, noticed, until: Micros::MAX });
+        let struck = self.load.time_of(struck);
+        self.faults.push(Fault { what, node, from, struck, noticed, until: Micros::MAX });
         after
     }
 
