@@ -140,6 +140,13 @@ impl RingUse {
         let each = share.next_power_of_two().min(BUFFERS_MAX);
         u16::try_from(each).unwrap_or(u16::MAX)
     }
+
+    /// Bytes of the receive buffers of so many shards.
+    #[must_use]
+    pub fn receive_bytes(&self, shards: usize) -> usize {
+        let each = self.buffer_bytes.saturating_mul(usize::from(self.buffers_of(shards)));
+        each.saturating_mul(shards)
+    }
 }
 
 impl Default for RingUse {

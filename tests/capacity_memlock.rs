@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use ringhall::limits::{RingUse, SHARDS_MAX};
 use ringhall::probe::capacity::{locked_bytes_least, table_connections};
 use ringhall::probe::{Facts, ResourceLimit, shards_for, shards_locked};
 use rustix::process::geteuid;
@@ -68,7 +69,7 @@ fn as_many_shards_run_as_may_lock_their_rings_and_hold_what_is_promised() {
     }
     raise_own_files();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let enough = locked_bytes_least(1);
+    let enough = locked_bytes_least(&RingUse::default(), 1);
     let server = Server::spawn(as_user(enough, 0, folder.path(), &[]));
     let promise = logged(&server);
     assert_eq!(promise.shards, 1);
@@ -91,16 +92,19 @@ fn the_number_of_shards_that_is_reckoned_is_the_number_that_starts() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for (case, shards) in [(2, 3), (3, 12)] {
-        let enough = locked_bytes_least(shards);
-        assert_eq!(shards_locked(&facts(enough)), shards);
+    let usual = RingUse::default();
+    let large = RingUse { buffers: 8 * usual.buffers, ..usual };
+    for (case, shards, ring) in [(2, 3, usual), (3, 12, usual), (5, 4, large)] {
+        let buffers = format!("ring.buffers={}", ring.buffers);
+        let enough = locked_bytes_least(&ring, shards);
+        assert_eq!(shards_locked(&facts(enough), &ring, SHARDS_MAX), shards);
         let more = (shards + 1).to_string();
         let shards = shards.to_string();
-        let server =
-            Server::spawn(as_user(enough, case, folder.path(), &["--shards", shards.as_str()]));
+        let arguments = ["--set", buffers.as_str(), "--shards", shards.as_str()];
+        let server = Server::spawn(as_user(enough, case, folder.path(), &arguments));
         assert_eq!(logged(&server).shards.to_string(), shards);
         drop(server);
-        let arguments = ["--shards", more.as_str()];
+        let arguments = ["--set", buffers.as_str(), "--shards", more.as_str()];
         let output = as_user(enough, case + 8, folder.path(), &arguments).output();
         let output = output.expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -116,11 +120,13 @@ fn a_number_of_connections_is_taken_up_to_what_is_promised_and_not_a_tenth_more(
     raise_own_files();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let shards = 5.max(facts(0).cpus.len() + 1);
-    let enough = locked_bytes_least(shards);
+    let ring = RingUse::default();
+    let enough = locked_bytes_least(&ring, shards);
     let facts = facts(enough);
     // The most for which the reckoning takes no more shards than there may be.
     let all = shards * table_connections(FILES);
-    let promised = (1..=all).rev().find(|most| shards_for(&facts, None, Some(*most)).is_ok());
+    let promised =
+        (1..=all).rev().find(|most| shards_for(&facts, &ring, None, Some(*most)).is_ok());
     let promised = promised.expect("one connection fits");
     assert!(promised * 10 >= all * 9, "{promised} of {all}");
     let set = format!("limits.connections_max={promised}");

@@ -26,9 +26,10 @@ pub(super) fn memlock(patient: &Patient) -> Vec<Check> {
     }
     // One shard a CPU, or as many as the operator says: not those that are left after all.
     let wanted = patient.config.shards.number().unwrap_or(facts.cpus.len()).max(patient.shards);
-    let once = locked_bytes_least(wanted) as u64;
+    let ring = &patient.config.ring;
+    let once = locked_bytes_least(ring, wanted) as u64;
     let check = check.limit(format!("{wanted} shards lock {} at least", bytes(once)));
-    let fit = shards_locked(facts);
+    let fit = shards_locked(facts, ring, wanted);
     if fit == 0 {
         let message = "not one shard's ring fits: the server does not start";
         return vec![check.breaks_at(0).fail(message, FIX)];

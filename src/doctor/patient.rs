@@ -55,11 +55,12 @@ impl Patient {
     /// Any box.
     pub(super) fn of(config: Config, question: &Question<'_>, facts: Facts, root: Root) -> Self {
         let configured = config.connections_max.number();
-        let fit = shards_for(&facts, config.shards.number(), configured);
-        let usual = || shards_for(&facts, config.shards.number(), None).unwrap_or(1);
+        let shards_with = |most| shards_for(&facts, &config.ring, config.shards.number(), most);
+        let fit = shards_with(configured);
+        let usual = || shards_with(None).unwrap_or(1);
         let shards = fit.as_ref().map_or_else(|_| usual(), |shards| *shards);
         let reserve = memory_reserve(&facts.memory, &config.limits);
-        let capacity = Capacity::of(&facts, shards, reserve);
+        let capacity = Capacity::of(&facts, &config.ring, shards, reserve);
         Self {
             root,
             is_here: false,

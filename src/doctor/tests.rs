@@ -289,7 +289,7 @@ fn locked_memory_is_reckoned_for_the_rings_and_twice() {
         fixture.facts.memlock = ResourceLimit { soft: bytes, hard: bytes };
         one(locked::memlock(&fixture.patient()))
     };
-    let once = locked_bytes_least(2);
+    let once = locked_bytes_least(&Config::default().ring, 2);
     let check = with(64 << 10);
     assert_eq!((check.status, check.breaks_at), (Status::Fail, Some(0)), "{check:?}");
     let fix = check.fix.expect("a fix");

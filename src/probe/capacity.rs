@@ -22,8 +22,8 @@ pub const CONNECTION_BYTES: u64 = 4_400;
 /// The same where the client is on this box too, as with `ringhall bench`, whose standing receives
 /// take the kernel more: `tests/capacity_memory.rs` holds it.
 pub const PAIR_BYTES: u64 = 9_200;
-/// What a server has before anybody comes: 16 MiB of receive buffers, and itself.
-const SERVER_BYTES: u64 = 24 << 20;
+/// What a server has before anybody comes, beside its receive buffers.
+const SERVER_BYTES: u64 = 8 << 20;
 /// And what each of its shards has: a ring, the table of its sockets, a thread.
 const SHARD_BYTES: u64 = 2 << 20;
 /// One part in so many of the memory is kept back at least.
@@ -54,32 +54,25 @@ pub fn table_connections(nofile: u64) -> usize {
     slots.saturating_sub(moves_reserve(slots))
 }
 
-/// Bytes that so many shards lock at least: the smallest rings there are, with as many buffers as
-/// `ring.buffers` is by default.
+/// Bytes that so many shards lock at least: the smallest rings there are, with the receive buffers
+/// that `ring.buffers` asks for.
 #[must_use]
-pub fn locked_bytes_least(shards: usize) -> usize {
-    let each = ring_bytes_least(RingUse::default().buffers_of(shards)) + RUNTIME_LOCKED_BYTES;
+pub fn locked_bytes_least(ring: &RingUse, shards: usize) -> usize {
+    let each = ring_bytes_least(ring.buffers_of(shards)) + RUNTIME_LOCKED_BYTES;
     shards.saturating_mul(each).saturating_add(RUNTIME_LOCKED_BYTES)
 }
 
-/// The most shards whose rings RLIMIT_MEMLOCK lets a server have, at most `SHARDS_MAX`; all of
-/// them where nobody charges it. One server's: a second one of the same user needs as much again.
+/// The most shards whose rings RLIMIT_MEMLOCK lets a server have, up to `most`; all of them where
+/// nobody charges it. One server's: a second one of the same user needs as much again.
 #[must_use]
-pub fn shards_locked(facts: &Facts) -> usize {
-    let may_lock = usize::try_from(facts.memlock.soft).unwrap_or(usize::MAX);
-    if !facts.is_charged || locked_bytes_least(SHARDS_MAX) <= may_lock {
-        return SHARDS_MAX;
-    }
-    // More shards share fewer buffers each, down to a least: what they lock grows all the same.
-    let (mut fits, mut too_many) = (0, SHARDS_MAX);
-    while fits + 1 < too_many {
-        let middle = usize::midpoint(fits, too_many);
-        match locked_bytes_least(middle) <= may_lock {
-            true => fits = middle,
-            false => too_many = middle,
-        }
-    }
-    fits
+pub fn shards_locked(facts: &Facts, ring: &RingUse, most: usize) -> usize {
+    (1..=most).rev().find(|shards| may_lock(facts, ring, *shards)).unwrap_or(0)
+}
+
+/// Whether so many shards may lock their rings. Fewer need not fit where more do: shares of the
+/// buffers are powers of two.
+fn may_lock(facts: &Facts, ring: &RingUse, shards: usize) -> bool {
+    !facts.is_charged || locked_bytes_least(ring, shards) as u64 <= facts.memlock.soft
 }
 
 /// Bytes of memory that are kept back: while less is available, newcomers are refused.
@@ -118,22 +111,25 @@ impl std::error::Error for DoesNotFit {}
 /// Where the connections asked for do not fit the shards asked for, or any number of shards.
 pub fn shards_for(
     facts: &Facts,
+    ring: &RingUse,
     shards: Option<usize>,
     connections_max: Option<usize>,
 ) -> Result<usize, DoesNotFit> {
-    let locked = shards_locked(facts).max(1);
     let each = table_connections(facts.nofile.soft).max(1);
-    let count = shards.unwrap_or_else(|| facts.cpus.len().clamp(1, SHARDS_MAX).min(locked));
+    let cpus = facts.cpus.len().clamp(1, SHARDS_MAX);
+    let count = shards.unwrap_or_else(|| shards_locked(facts, ring, cpus).max(1));
     let Some(wanted) = connections_max else { return Ok(count) };
     if wanted <= count.saturating_mul(each) {
         return Ok(count);
     }
     let least = wanted.saturating_mul(SPARE_PERCENT).div_ceil(each.saturating_mul(100));
-    if shards.is_none() && least <= locked {
-        return Ok(least);
+    let fits = (least..=SHARDS_MAX).find(|shards| may_lock(facts, ring, *shards));
+    if let (None, Some(count)) = (shards, fits) {
+        return Ok(count);
     }
+    let locked = shards_locked(facts, ring, SHARDS_MAX).max(1);
     if shards.is_none() && locked < SHARDS_MAX {
-        let bytes = locked_bytes_least(least.min(SHARDS_MAX));
+        let bytes = locked_bytes_least(ring, least.min(SHARDS_MAX));
         return Err(DoesNotFit(format!(
             "limits.connections_max = {wanted} takes {least} shards of {each} connections, whose \
              rings lock {bytes} bytes at least, and RLIMIT_MEMLOCK allows {}, enough for {locked} \
@@ -242,12 +238,12 @@ impl Capacity {
     /// What `shards` shards (`shards_for` says how many) hold on this box, with so many bytes of
     /// memory kept back ([`memory_reserve`]).
     #[must_use]
-    pub fn of(facts: &Facts, shards: usize, reserve: u64) -> Self {
+    pub fn of(facts: &Facts, ring: &RingUse, shards: usize, reserve: u64) -> Self {
         let each = table_connections(facts.nofile.soft);
-        let locked = shards_locked(facts);
+        let locked = shards_locked(facts, ring, SHARDS_MAX);
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let own = shards.saturating_mul(SHARD_FILES);
-        let server = SERVER_BYTES + SHARD_BYTES * shards as u64;
+        let server = SERVER_BYTES + ring.receive_bytes(shards) as u64 + SHARD_BYTES * shards as u64;
         let files = facts.files.map_or(usize::MAX, |files| number(files).saturating_sub(own));
         let capacity = Self {
             tables: shards.saturating_mul(each),
@@ -324,6 +320,10 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
+    fn ring() -> RingUse {
+        RingUse::default()
+    }
+
     fn facts(nofile: u64, available: u64, files: Option<u64>) -> Facts {
         Facts {
             cpus: vec![0, 1],
@@ -337,7 +337,7 @@ mod tests {
     }
 
     /// A box on which the user may lock so much.
-    fn may_lock(bytes: usize, nofile: u64) -> Facts {
+    fn allowed(bytes: usize, nofile: u64) -> Facts {
         let limit = ResourceLimit { soft: bytes as u64, hard: bytes as u64 };
         Facts { memlock: limit, is_charged: true, ..facts(nofile, 24 * GIB, None) }
     }
@@ -348,28 +348,28 @@ mod tests {
 
     #[test]
     fn auto_is_one_shard_a_cpu() {
-        assert_eq!(shards_for(&with_cpus(2, 20_000), None, None), Ok(2));
-        assert_eq!(shards_for(&with_cpus(0, 20_000), None, None), Ok(1));
-        assert_eq!(shards_for(&with_cpus(5000, 20_000), None, None), Ok(SHARDS_MAX));
-        assert_eq!(shards_for(&with_cpus(2, 20_000), Some(7), None), Ok(7));
+        assert_eq!(shards_for(&with_cpus(2, 20_000), &ring(), None, None), Ok(2));
+        assert_eq!(shards_for(&with_cpus(0, 20_000), &ring(), None, None), Ok(1));
+        assert_eq!(shards_for(&with_cpus(5000, 20_000), &ring(), None, None), Ok(SHARDS_MAX));
+        assert_eq!(shards_for(&with_cpus(2, 20_000), &ring(), Some(7), None), Ok(7));
     }
 
     #[test]
     fn only_a_number_that_does_not_fit_raises_the_shards() {
         // A table of 20 000 holds 19 600.
         let facts = with_cpus(2, 20_000);
-        assert_eq!(shards_for(&facts, None, Some(39_200)), Ok(2), "fits exactly");
-        assert_eq!(shards_for(&facts, None, Some(39_201)), Ok(3));
-        assert_eq!(shards_for(&facts, None, Some(1_000_000)), Ok(57));
+        assert_eq!(shards_for(&facts, &ring(), None, Some(39_200)), Ok(2), "fits exactly");
+        assert_eq!(shards_for(&facts, &ring(), None, Some(39_201)), Ok(3));
+        assert_eq!(shards_for(&facts, &ring(), None, Some(1_000_000)), Ok(57));
         let held = 57 * 19_600;
         assert!(held >= 1_100_000 && held - 19_600 < 1_100_000, "least with a tenth to spare");
-        assert_eq!(shards_for(&with_cpus(4, u64::MAX), None, Some(1_000_000)), Ok(4));
+        assert_eq!(shards_for(&with_cpus(4, u64::MAX), &ring(), None, Some(1_000_000)), Ok(4));
     }
 
     #[test]
     fn shards_that_cannot_hold_the_number_are_an_error_with_its_remedy() {
         let said = |facts: &Facts, shards, wanted| {
-            shards_for(facts, shards, Some(wanted)).unwrap_err().to_string()
+            shards_for(facts, &ring(), shards, Some(wanted)).unwrap_err().to_string()
         };
         let error = said(&with_cpus(2, 1000), Some(2), 5000);
         assert!(error.contains("limits.connections_max = 5000"), "{error}");
@@ -383,25 +383,38 @@ mod tests {
     #[test]
     fn locked_memory_bounds_the_shards_of_whoever_is_charged_for_it() {
         for shards in [1, 2, 3, 31, 32, 33, 1000] {
-            let enough = locked_bytes_least(shards);
-            assert_eq!(shards_locked(&may_lock(enough, 1000)), shards);
-            assert_eq!(shards_locked(&may_lock(enough - 1, 1000)), shards - 1);
+            let enough = locked_bytes_least(&ring(), shards);
+            assert_eq!(shards_locked(&allowed(enough, 1000), &ring(), SHARDS_MAX), shards);
+            assert_eq!(shards_locked(&allowed(enough - 1, 1000), &ring(), SHARDS_MAX), shards - 1);
         }
-        assert_eq!(shards_locked(&may_lock(usize::MAX, 1000)), SHARDS_MAX);
-        let free = Facts { is_charged: false, ..may_lock(0, 1000) };
-        assert_eq!(shards_locked(&free), SHARDS_MAX);
+        assert_eq!(shards_locked(&allowed(usize::MAX, 1000), &ring(), SHARDS_MAX), SHARDS_MAX);
+        // Shares are powers of two: four shards lock less than three.
+        let large = RingUse { buffers: 1 << 14, ..ring() };
+        let facts = allowed(locked_bytes_least(&large, 4), 1000);
+        let locked = |most| shards_locked(&facts, &large, most);
+        assert_eq!((locked(4), locked(3), locked(SHARDS_MAX)), (4, 2, 4));
+        assert_eq!(
+            shards_for(&facts, &large, None, Some(2500)),
+            Ok(4),
+            "three hold it, but not here"
+        );
+        let free = Facts { is_charged: false, ..allowed(0, 1000) };
+        assert_eq!(shards_locked(&free, &ring(), SHARDS_MAX), SHARDS_MAX);
         // Auto takes what there may be, and tries one at least; the operator's number is tried.
-        assert_eq!(shards_for(&may_lock(locked_bytes_least(1), 1000), None, None), Ok(1));
-        assert_eq!(shards_for(&may_lock(0, 1000), None, None), Ok(1));
-        assert_eq!(shards_for(&may_lock(0, 1000), Some(3), None), Ok(3));
+        assert_eq!(
+            shards_for(&allowed(locked_bytes_least(&ring(), 1), 1000), &ring(), None, None),
+            Ok(1)
+        );
+        assert_eq!(shards_for(&allowed(0, 1000), &ring(), None, None), Ok(1));
+        assert_eq!(shards_for(&allowed(0, 1000), &ring(), Some(3), None), Ok(3));
     }
 
     #[test]
     fn connections_whose_shards_may_not_lock_their_rings_are_an_error_that_says_how_many_may() {
-        let facts = may_lock(locked_bytes_least(5), 1000);
+        let facts = allowed(locked_bytes_least(&ring(), 5), 1000);
         let most = connections_of(5, table_connections(1000));
-        assert_eq!(shards_for(&facts, None, Some(most)), Ok(5));
-        let error = shards_for(&facts, None, Some(most + 1)).unwrap_err().to_string();
+        assert_eq!(shards_for(&facts, &ring(), None, Some(most)), Ok(5));
+        let error = shards_for(&facts, &ring(), None, Some(most + 1)).unwrap_err().to_string();
         for part in ["RLIMIT_MEMLOCK", "6 shards", "LimitMEMLOCK=infinity", &most.to_string()] {
             assert!(error.contains(part), "{part}: {error}");
         }
@@ -416,31 +429,31 @@ mod tests {
     #[test]
     fn the_first_to_run_out_binds() {
         let reserve = GIB / 4;
-        let of = |facts: Facts| Capacity::of(&facts, 2, reserve).admit(None);
+        let of = |facts: Facts| Capacity::of(&facts, &ring(), 2, reserve).admit(None);
         assert_eq!(of(facts(20_000, 24 * GIB, None)), (39_200, Bound::Tables));
         let (memory, bound) = of(facts(1 << 20, GIB, Some(1 << 30)));
         assert_eq!(bound, Bound::Memory);
         assert_eq!(memory as u64, (GIB - reserve - (28 << 20)) / CONNECTION_BYTES);
         assert_eq!(of(facts(20_000, 24 * GIB, Some(5032))), (5000, Bound::Files));
         assert_eq!(of(facts(20_000, 0, None)), (1, Bound::Memory), "never none at all");
-        let (locked, bound) = of(may_lock(locked_bytes_least(1), 1000));
+        let (locked, bound) = of(allowed(locked_bytes_least(&ring(), 1), 1000));
         assert_eq!((locked, bound), (980, Bound::Memlock));
     }
 
     #[test]
     fn a_connection_with_both_ends_here_costs_both() {
-        let capacity = Capacity::of(&facts(1 << 20, GIB, Some(1 << 30)), 2, 0);
+        let capacity = Capacity::of(&facts(1 << 20, GIB, Some(1 << 30)), &ring(), 2, 0);
         let (elsewhere, _) = capacity.promise(None, Clients::Elsewhere);
         let (here, bound) = capacity.promise(None, Clients::Here);
         assert_eq!(bound, Bound::Memory);
         assert!(here > elsewhere * 45 / 100 && here < elsewhere * 55 / 100, "{here} {elsewhere}");
-        let few = Capacity::of(&facts(1 << 20, 24 * GIB, Some(1032)), 2, 0);
+        let few = Capacity::of(&facts(1 << 20, 24 * GIB, Some(1032)), &ring(), 2, 0);
         assert_eq!(few.promise(None, Clients::Here), (500, Bound::Files));
     }
 
     #[test]
     fn the_operators_number_is_bounded_by_the_tables_alone() {
-        let capacity = Capacity::of(&facts(1000, 0, None), 1, 0);
+        let capacity = Capacity::of(&facts(1000, 0, None), &ring(), 1, 0);
         assert_eq!(capacity.admit(Some(50)), (50, Bound::Configured));
         assert_eq!(capacity.admit(Some(5000)), (980, Bound::Tables));
         assert_eq!(capacity.promise(Some(50), Clients::Elsewhere), (1, Bound::Memory));

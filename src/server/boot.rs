@@ -112,10 +112,12 @@ pub(super) fn boot(
     bridge::check(config)?;
     let facts = Facts::read();
     let wanted = config.connections_max.number();
-    let shards = shards_for(&facts, config.shards.number(), wanted)
+    let ring = &config.ring;
+    let shards = shards_for(&facts, ring, config.shards.number(), wanted)
         .map_err(|error| RunError(error.to_string()))?;
     spare_memory(shards, facts.cpus.len());
-    let capacity = Capacity::of(&facts, shards, memory_reserve(&facts.memory, &config.limits));
+    let reserve = memory_reserve(&facts.memory, &config.limits);
+    let capacity = Capacity::of(&facts, ring, shards, reserve);
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards, config.ring);

@@ -18,7 +18,7 @@ use super::sizes::{Basis, Sizes};
 use super::write::{Folder, Output};
 use super::{Bench, Fault, Knob, Plan, Probes, files, picture};
 use crate::config::{self, Problem, Sources};
-use crate::limits::Limits;
+use crate::limits::{Limits, RingUse};
 use crate::probe::capacity::CONNECTION_BYTES;
 use crate::probe::{Capacity, Facts, memory_reserve};
 
@@ -185,7 +185,8 @@ fn basis(request: &Request, facts: &Facts, probes: &Probes, outcome: &Outcome) -
     // takes.
     let each = measured.map_or(CONNECTION_BYTES, |bytes| (bytes as u64).max(CONNECTION_BYTES));
     let cpus = facts.cpus.len();
-    let capacity = Capacity::of(facts, cpus, memory_reserve(&facts.memory, &Limits::default()));
+    let reserve = memory_reserve(&facts.memory, &Limits::default());
+    let capacity = Capacity::of(facts, &RingUse::default(), cpus, reserve);
     let memory = u64::try_from(capacity.memory).unwrap_or(u64::MAX / CONNECTION_BYTES);
     let shards = outcome.chosen.iter().find(|(key, _)| *key == "server.shards");
     Basis {
