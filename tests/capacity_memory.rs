@@ -25,7 +25,10 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// A process that holds memory, as long as this lives; and what it says, for the harness in it ends
 /// where nobody listens.
-struct Balloon(Child, BufReader<ChildStdout>);
+struct Balloon {
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+}
 
 impl Balloon {
     fn leaving(bytes: u64) -> Self {
@@ -37,22 +40,22 @@ impl Balloon {
         let mut stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
         let mut lines = stdout.by_ref().lines().map_while(Result::ok);
         let full = lines.any(|line| line.ends_with("full"));
-        let balloon = Self(child, stdout);
+        let balloon = Self { child, _stdout: stdout };
         assert!(full, "the balloon is not full");
         balloon
     }
 
     /// How it ended, where it was ended.
     fn ended(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().expect("our own child")
+        self.child.try_wait().expect("our own child")
     }
 }
 
 impl Drop for Balloon {
     fn drop(&mut self) {
         // It holds memory and nothing else; where it is gone already, that is what is wanted.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -214,10 +214,15 @@ fn a_wrong_flag_or_configuration_is_told_with_its_remedy() {
     }
     assert!(scene.files().is_empty(), "nothing was touched");
     fs::create_dir_all(scene.path("etc/ringhall")).expect("a folder");
-    fs::write(scene.path(TOML), "[server]\nlissen = 3\n").expect("a file");
-    let Output { status, stderr, .. } = scene.run("install", &[]);
-    let said = String::from_utf8(stderr).expect("UTF-8");
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("config check") && said.contains("lissen"), "{said}");
-    assert_eq!(scene.files().len(), 1, "nothing was put anywhere");
+    for (text, parts) in [
+        ("lissen = 3", ["config check", "lissen"]),
+        ("listen = \"127.0.0.1:0\"", ["server.listen", "127.0.0.1:8000"]),
+    ] {
+        fs::write(scene.path(TOML), format!("[server]\n{text}\n")).expect("a file");
+        let Output { status, stderr, .. } = scene.run("install", &[]);
+        let said = String::from_utf8(stderr).expect("UTF-8");
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        assert_eq!(scene.files().len(), 1, "nothing was put anywhere");
+    }
 }

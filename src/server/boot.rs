@@ -112,12 +112,11 @@ pub(super) fn boot(
     bridge::check(config)?;
     let facts = Facts::read();
     let wanted = config.connections_max.number();
-    let ring = &config.ring;
-    let shards = shards_for(&facts, ring, config.shards.number(), wanted)
+    let shards = shards_for(&facts, &config.ring, config.shards.number(), wanted)
         .map_err(|error| RunError(error.to_string()))?;
     spare_memory(shards, facts.cpus.len());
     let reserve = memory_reserve(&facts.memory, &config.limits);
-    let capacity = Capacity::of(&facts, ring, shards, reserve);
+    let capacity = Capacity::of(&facts, &config.ring, shards, reserve);
     let (connections_max, bound) = capacity.admit(wanted);
     let limits = Arc::new(Limits { connections_max, ..config.limits.clone() });
     let sizes = ring_sizes(&facts, shards, config.ring);

@@ -14,6 +14,7 @@ use super::provenance::Provenance;
 use super::quiet::{self, Look, Moment};
 use super::report::Report;
 use super::run::{self, Outcome};
+use super::scrap::Scrap;
 use super::sizes::{Basis, Sizes};
 use super::write::{Folder, Output};
 use super::{Bench, Fault, Knob, Plan, Probes, files, picture};
@@ -220,13 +221,11 @@ fn outputs(report: &Report) -> [Output; 6] {
 
 /// Checks the configuration as `ringhall config check` does.
 fn check_toml(text: &str) -> Result<(), Fault> {
-    let path = std::env::temp_dir().join(format!("ringhall-tune-{}.toml", std::process::id()));
-    let checked = std::fs::write(&path, text)
-        .map(|()| config::load(Sources::new(Some(path.clone()), std::iter::empty(), Vec::new())));
-    let _gone = std::fs::remove_file(&path);
-    let checked = checked.map_err(|error| {
-        Fault::new(format!("cannot write {} to check it: {error}", path.display()))
+    let scrap = Scrap::of(text).map_err(|error| {
+        Fault::new(format!("cannot make a file in memory to check what was chosen: {error}"))
     })?;
+    let sources = Sources::new(Some(scrap.path()), std::iter::empty(), Vec::new());
+    let checked = config::load(sources);
     let wrong = |problems: Vec<Problem>| {
         let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
         Fault::new(format!(

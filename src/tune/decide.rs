@@ -40,8 +40,6 @@ pub struct Compared {
     pub operations: Spread,
     /// The 99th percentile, over the default's.
     pub p99: Spread,
-    /// Bytes a connection, over the default's, where both were looked at.
-    pub memory: Option<f64>,
 }
 
 /// How a candidate did.
@@ -70,6 +68,8 @@ pub struct Verdict {
     pub compared: Vec<Compared>,
     /// What they mean.
     pub standing: Standing,
+    /// Bytes that an idle connection takes, where that was looked at: where several have won.
+    pub bytes_per_connection: Option<f64>,
 }
 
 impl Compared {
@@ -96,22 +96,15 @@ impl Compared {
 #[must_use]
 pub fn compare(trials: &[Trial], candidate: usize, loads: &[Load]) -> Vec<Compared> {
     let under = |load: &Load| {
-        let (mut operations, mut p99, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut operations, mut p99) = (Vec::new(), Vec::new());
         for trial in trials.iter().filter(|t| t.setting == candidate && t.load == *load) {
             let pair = |t: &&Trial| t.setting == 0 && t.load == *load && t.half == trial.half;
             let Some(default) = trials.iter().find(pair) else { continue };
             let (mine, its) = (&trial.sample, &default.sample);
             operations.push(ratio(mine.operations_per_cpu_second, its.operations_per_cpu_second));
             p99.push(ratio(mine.p99_us as f64, its.p99_us as f64));
-            let both = mine.bytes_per_connection.zip(its.bytes_per_connection);
-            memory.extend(both.map(|(mine, its)| ratio(mine, its)));
         }
-        Some(Compared {
-            load: *load,
-            operations: Spread::of(&operations)?,
-            p99: Spread::of(&p99)?,
-            memory: Spread::of(&memory).map(|spread| spread.median),
-        })
+        Some(Compared { load: *load, operations: Spread::of(&operations)?, p99: Spread::of(&p99)? })
     };
     loads.iter().filter_map(under).collect()
 }
@@ -138,7 +131,7 @@ pub fn judge(compared: Vec<Compared>, loads: &[Load], pairs_least: usize) -> Ver
     } else {
         Standing::Tied
     };
-    Verdict { compared, standing }
+    Verdict { compared, standing, bytes_per_connection: None }
 }
 
 /// Whether a candidate can no longer win, so that its further trials are not worth their time.
@@ -159,8 +152,10 @@ pub fn choose(verdicts: &[Verdict]) -> Option<usize> {
     let noise = best.compared.iter().map(|one| one.operations.mad).fold(0.0, f64::max);
     let near = most - GAIN_LEAST.max(2.0 * noise);
     let tied: Vec<_> = won().filter(|(_, verdict)| score(verdict) >= near).collect();
-    let least = tied.iter().map(|(_, verdict)| memory(verdict)).min_by(f64::total_cmp)?;
-    let slim = |verdict: &Verdict| memory(verdict) <= least * (1.0 + MEMORY_LEAST);
+    let bytes = tied.iter().filter_map(|(_, verdict)| verdict.bytes_per_connection);
+    let most_bytes = bytes.min_by(f64::total_cmp).unwrap_or(f64::MAX) * (1.0 + MEMORY_LEAST);
+    // One that was not weighed is as slim as any.
+    let slim = |verdict: &Verdict| verdict.bytes_per_connection.is_none_or(|it| it <= most_bytes);
     tied.into_iter().find(|(_, verdict)| slim(verdict)).map(|(at, _)| at)
 }
 
@@ -170,24 +165,14 @@ fn score(verdict: &Verdict) -> f64 {
     (logs / verdict.compared.len().max(1) as f64).exp()
 }
 
-/// The most memory over its loads; as the default's where nobody looked.
-fn memory(verdict: &Verdict) -> f64 {
-    verdict.compared.iter().filter_map(|one| one.memory).max_by(f64::total_cmp).unwrap_or(1.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const LOADS: &[Load] = &[Load::Echo, Load::LargeRoom];
 
-    fn sample(operations: f64, p99_us: u64, bytes: Option<f64>) -> Sample {
-        Sample {
-            operations_per_cpu_second: operations,
-            per_second: operations / 2.0,
-            p99_us,
-            bytes_per_connection: bytes,
-        }
+    fn sample(operations: f64, p99_us: u64) -> Sample {
+        Sample { operations_per_cpu_second: operations, per_second: operations / 2.0, p99_us }
     }
 
     /// Trials of one load: the default's figures and those of each candidate, by halves.
@@ -196,7 +181,7 @@ mod tests {
         figures
             .flat_map(|(setting, figures)| {
                 figures.iter().enumerate().map(move |(half, figure)| {
-                    let sample = sample(*figure, 1000, None);
+                    let sample = sample(*figure, 1000);
                     Trial { setting, load, half, sample }
                 })
             })
@@ -275,15 +260,13 @@ mod tests {
 
     #[test]
     fn among_equal_winners_less_memory_and_then_the_simpler_one() {
-        let mut three = trials(Load::Echo, &[&[100.0; 4], &[120.0; 4], &[121.0; 4], &[120.5; 4]]);
-        let all = |three: &[Trial]| -> Vec<_> {
-            (1..=3).map(|one| verdict(three, one, &[Load::Echo])).collect()
-        };
-        assert_eq!(choose(&all(&three)), Some(0), "nobody looked at memory: the first");
-        for trial in &mut three {
-            trial.sample.bytes_per_connection = Some([100.0, 900.0, 300.0, 301.0][trial.setting]);
+        let three = trials(Load::Echo, &[&[100.0; 4], &[120.0; 4], &[121.0; 4], &[120.5; 4]]);
+        let mut all: Vec<_> = (1..=3).map(|one| verdict(&three, one, &[Load::Echo])).collect();
+        assert_eq!(choose(&all), Some(0), "nobody looked at memory: the first");
+        for (verdict, bytes) in all.iter_mut().zip([900.0, 300.0, 301.0]) {
+            verdict.bytes_per_connection = Some(bytes);
         }
-        assert_eq!(choose(&all(&three)), Some(1));
+        assert_eq!(choose(&all), Some(1));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod provenance;
 pub mod quiet;
 pub mod report;
 pub mod run;
+mod scrap;
 pub mod sizes;
 pub mod statistics;
 pub mod sweep;
@@ -115,8 +116,6 @@ pub struct Sample {
     pub per_second: f64,
     /// Latency in microseconds that 99 of 100 operations stay below.
     pub p99_us: u64,
-    /// Bytes that a connection takes of the server's memory, where that was looked at.
-    pub bytes_per_connection: Option<f64>,
 }
 
 /// Who runs trials.
@@ -126,6 +125,13 @@ pub trait Bench {
     /// # Errors
     /// If the server does not start, or the run ends early.
     fn run(&mut self, setting: &Setting, load: Load) -> Result<Sample, Fault>;
+
+    /// Bytes of memory, the process's and the kernel's, that an idle connection takes of a server
+    /// with that setting; `None` where the box does not tell.
+    ///
+    /// # Errors
+    /// If the server does not start, or its connections fail.
+    fn weigh(&mut self, setting: &Setting) -> Result<Option<f64>, Fault>;
 }
 
 /// One thing that a probe found out.

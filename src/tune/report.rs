@@ -230,6 +230,7 @@ fn verdict_json(candidate: &Setting, verdict: &Verdict, failure: Option<&str>) -
         "setting": setting(candidate),
         "verdict": word(verdict.standing),
         "failure": failure,
+        "bytes_per_connection": verdict.bytes_per_connection,
         "compared": verdict.compared.iter().map(compared).collect::<Vec<_>>(),
     })
 }
@@ -242,7 +243,6 @@ fn compared(one: &Compared) -> Value {
         "pairs": one.operations.count,
         "p99_ratio": one.p99.median,
         "p99_mad": one.p99.mad,
-        "memory_ratio": one.memory,
     })
 }
 
@@ -256,7 +256,6 @@ fn trial(trial: &Trial) -> Value {
         "operations_per_cpu_second": sample.operations_per_cpu_second,
         "per_second": sample.per_second,
         "p99_us": sample.p99_us,
-        "bytes_per_connection": sample.bytes_per_connection,
     })
 }
 

@@ -16,6 +16,9 @@ use super::{Bench, Fault, Knob, Setting};
 /// Rounds after which a candidate that cannot win any more is given up.
 const ROUNDS_BEFORE_GIVING_UP: usize = 2;
 
+/// Time to look at what a connection takes.
+const WEIGHING: Duration = Duration::from_secs(6);
+
 /// How many rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
@@ -112,7 +115,9 @@ pub fn sweep(
         }
     }
     bar.skip_to(planned);
-    Ok(sweep.end(pace, rounds))
+    let mut verdicts = sweep.verdicts(pace);
+    weigh(bench, knob, &mut verdicts, time, bar);
+    Ok(sweep.end(verdicts, rounds))
 }
 
 struct Sweep<'a> {
@@ -183,7 +188,7 @@ impl Sweep<'_> {
         self.given_up.extend::<Vec<usize>>(given_up);
     }
 
-    fn end(self, pace: Pace, rounds: usize) -> Swept {
+    fn verdicts(&self, pace: Pace) -> Vec<Verdict> {
         let pairs_least = 2 * pace.rounds_least;
         let verdict = |candidate: usize| {
             let compared = compare(&self.trials, candidate, self.knob.loads);
@@ -202,7 +207,10 @@ impl Sweep<'_> {
                 _ => Verdict { standing: Standing::Hopeless, ..early },
             }
         };
-        let verdicts: Vec<_> = (1..=self.knob.candidates.len()).map(verdict).collect();
+        (1..=self.knob.candidates.len()).map(verdict).collect()
+    }
+
+    fn end(self, verdicts: Vec<Verdict>, rounds: usize) -> Swept {
         Swept {
             knob: self.knob.clone(),
             choice: choose(&verdicts),
@@ -210,6 +218,21 @@ impl Sweep<'_> {
             verdicts,
             failures: self.failures,
             rounds,
+        }
+    }
+}
+
+/// Looks at what connections take where several candidates have won, for the choice between them.
+/// One whose memory is not to be told is chosen or not by its speed alone.
+fn weigh(bench: &mut dyn Bench, knob: &Knob, verdicts: &mut [Verdict], time: Time, bar: &mut Bar) {
+    let won = verdicts.iter().filter(|verdict| verdict.standing == Standing::Won).count();
+    if won < 2 {
+        return;
+    }
+    bar.say(&format!("{}, bytes a connection", knob.name));
+    for (candidate, verdict) in knob.candidates.iter().zip(verdicts) {
+        if verdict.standing == Standing::Won && Instant::now() + WEIGHING <= time.last {
+            verdict.bytes_per_connection = bench.weigh(candidate).ok().flatten();
         }
     }
 }
@@ -303,6 +326,16 @@ mod tests {
         assert_eq!(swept.choice, Some(1));
         assert_eq!(swept.verdicts[0].standing, Standing::Failed);
         assert_eq!(swept.failures.len(), 1);
+    }
+
+    #[test]
+    fn of_two_that_win_alike_the_one_with_less_memory_is_chosen() {
+        let mut bench = Known::new(|setting, _| if setting.is_empty() { 1.0 } else { 1.2 });
+        let both = swept(&mut bench, &["1000us", "1ms"], hour());
+        assert_eq!(both.choice, Some(1));
+        assert_eq!(both.verdicts[1].bytes_per_connection, Some(7_000.0));
+        let one = swept(&mut bench, &["1000us"], hour());
+        assert_eq!(one.verdicts[0].bytes_per_connection, None, "there is nothing to choose");
     }
 
     #[test]

@@ -41,8 +41,13 @@ impl Bench for Known {
             operations_per_cpu_second: operations,
             per_second: operations / 2.0,
             p99_us: 900,
-            bytes_per_connection: None,
         })
+    }
+
+    /// The longer its values, the more it takes.
+    fn weigh(&mut self, setting: &Setting) -> Result<Option<f64>, Fault> {
+        let bytes: usize = setting.iter().map(|(_, value)| value.len()).sum();
+        Ok(Some(4_000.0 + 1_000.0 * bytes as f64))
     }
 }
 

@@ -15,11 +15,10 @@ mod probes;
 mod server;
 mod trial;
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::scrap::Scrap;
 use super::{Bench, Fault, Load, Plan, Sample, Setting};
 use server::Server;
 
@@ -34,7 +33,8 @@ const WINDOW_LEAST: Duration = Duration::from_millis(100);
 pub struct Servers {
     binary: PathBuf,
     plan: Plan,
-    defaults: Empty,
+    /// A configuration of nothing but defaults: without one, a server would read the box's.
+    defaults: Scrap,
 }
 
 impl Servers {
@@ -55,43 +55,16 @@ impl Servers {
     /// If no file can be made for them.
     pub fn of(binary: PathBuf, plan: &Plan) -> Result<Self, Fault> {
         let plan = Plan { trial: plan.trial.max(WINDOW_LEAST), ..plan.clone() };
-        Ok(Self { binary, plan, defaults: Empty::make()? })
+        let defaults = Scrap::of("").map_err(|error| {
+            Fault::new(format!("cannot make a file in memory for the servers: {error}"))
+        })?;
+        Ok(Self { binary, plan, defaults })
     }
 
     /// A server under this setting, on the CPUs that this load gives it.
     fn start(&self, setting: &Setting, load: Load) -> Result<Server, Fault> {
         let cpu = (load != Load::AllCpus).then_some(self.plan.server_cpu);
-        Server::start(&self.binary, &self.defaults.0, setting, cpu)
-    }
-}
-
-/// A configuration of nothing but defaults: without one, a server would read the box's.
-#[derive(Debug)]
-struct Empty(PathBuf);
-
-impl Empty {
-    fn make() -> Result<Self, Fault> {
-        let folder = std::env::temp_dir();
-        for number in 0.. {
-            let name = format!("ringhall-tune-{}-{number}.toml", std::process::id());
-            let path = folder.join(name);
-            match File::options().write(true).create_new(true).open(&path) {
-                Ok(_) => return Ok(Self(path)),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(unwritable(&path, &error)),
-            }
-        }
-        Err(unwritable(&folder, &ErrorKind::AlreadyExists.into()))
-    }
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Fault {
-    Fault::new(format!("cannot make {}: {error}: set TMPDIR to a folder for it", path.display()))
-}
-
-impl Drop for Empty {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_file(&self.0);
+        Server::start(&self.binary, &self.defaults.path(), setting, cpu)
     }
 }
 
@@ -101,5 +74,9 @@ impl Bench for Servers {
         let sample = trial::run(self, &server, load)?;
         server.stop();
         Ok(sample)
+    }
+
+    fn weigh(&mut self, setting: &Setting) -> Result<Option<f64>, Fault> {
+        probes::weigh(self, setting)
     }
 }

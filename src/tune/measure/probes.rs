@@ -56,7 +56,7 @@ fn probes_of(servers: &mut Servers, say: &mut dyn FnMut(&str)) -> Result<Probes,
     let mut findings = vec![io_uring(&facts)?];
     findings.extend(topology(&facts, Path::new("/sys")));
     say("bytes a connection");
-    let memory = connection(servers, &facts)?;
+    let memory = connection(servers, &facts, &Setting::new())?;
     findings.extend(memory.findings());
     say("what a reader that is stuck holds");
     findings.push(stuck_reader(servers)?);
@@ -190,12 +190,18 @@ impl Moment {
     }
 }
 
+/// What an idle connection takes of a server with that setting.
+pub(super) fn weigh(servers: &Servers, setting: &Setting) -> Result<Option<f64>, Fault> {
+    let memory = connection(servers, &Facts::read(), setting)?;
+    Ok(memory.user.zip(memory.kernel).map(|(user, kernel)| user + kernel))
+}
+
 /// Holds members and looks at the box meanwhile: at its most crowded moment all are there.
-fn connection(servers: &Servers, facts: &Facts) -> Result<Memory, Fault> {
+fn connection(servers: &Servers, facts: &Facts, setting: &Setting) -> Result<Memory, Fault> {
     // Both ends have a table, and neither holds more than there may be files.
     let most = facts.nofile.soft.saturating_sub(facts.nofile.soft / 20 + 200);
     let connections = IDLE.min(most) / 10 * 10;
-    let server = servers.start(&Setting::new(), Load::Echo)?;
+    let server = servers.start(setting, Load::Echo)?;
     let before = Moment::now();
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let watch = std::thread::spawn(move || {

@@ -90,12 +90,7 @@ fn sample(figures: &Value, cpus: Option<f64>) -> Option<Sample> {
     // Whole microseconds are finer than any difference that counts.
     let p99_us = figures["latency_us"]["p99"].as_f64()?.round() as u64;
     let is_whole = per_second > 0.0 && operations_per_cpu_second > 0.0 && p99_us > 0;
-    is_whole.then_some(Sample {
-        operations_per_cpu_second,
-        per_second,
-        p99_us,
-        bytes_per_connection: None,
-    })
+    is_whole.then_some(Sample { operations_per_cpu_second, per_second, p99_us })
 }
 
 #[cfg(test)]
@@ -114,12 +109,8 @@ mod tests {
 
     #[test]
     fn figures_become_a_sample() {
-        let expected = Sample {
-            operations_per_cpu_second: 2000.0,
-            per_second: 1000.0,
-            p99_us: 250,
-            bytes_per_connection: None,
-        };
+        let expected =
+            Sample { operations_per_cpu_second: 2000.0, per_second: 1000.0, p99_us: 250 };
         assert_eq!(sample(&figures(1000.0), None), Some(expected));
         let all = sample(&figures(1000.0), Some(4.0)).unwrap();
         assert!((all.operations_per_cpu_second - 250.0).abs() < 1e-9);
