@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -177,13 +177,18 @@ fn a_run_that_is_killed_leaves_no_server_and_its_folder_can_be_taken_back() {
     command.args(["tune", "--force", "--no-progress", "--write"]).arg(&path);
     command.env("TMPDIR", temporary.path()).stdin(Stdio::null());
     let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // A server reads its configuration from there; the run itself does not name the folder.
-    let servers = || processes_of(temporary.path());
-    let _swept = Swept(temporary.path());
+    // A server reads its configuration from a file that the run holds open.
+    let held = PathBuf::from(format!("/proc/{}/fd", run.id()));
+    let servers = || processes_of(&held);
+    let _swept = Swept(&held);
     eventually(REFUSAL, "a server of the run", || !servers().is_empty());
     run.kill().unwrap();
     run.wait().unwrap();
     eventually(REFUSAL, "the end of its servers", || servers().is_empty());
+    assert!(std::fs::read_dir(temporary.path()).unwrap().flatten().all(|entry| {
+        // The lock is everybody's, and stays.
+        entry.file_name() == "ringhall-tune.lock"
+    }));
     let output = tune(temporary.path(), &["revert", "--write", path.to_str().unwrap()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!path.exists());
