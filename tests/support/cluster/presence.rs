@@ -17,7 +17,7 @@ use crate::support::{Client, DEADLINE, End, eventually};
 /// What the names of those begin with who only listen.
 const OBSERVER: &str = "observer";
 /// Members up to which each is announced.
-const ANNOUNCE_MAX: usize = 6;
+const ANNOUNCE_MAX: usize = 7;
 /// Members that a room takes in the whole cluster.
 const MEMBERS_MAX: usize = 12;
 
@@ -122,6 +122,9 @@ fn an_outage_makes_nobody_leave(broker: &mut dyn Broker, cluster: &Cluster, node
     expect_told(&mut observers, "ann has joined the room");
     let (dora, _) = Client::join(nodes[1], room, "dora");
     expect_told(&mut observers, "dora has joined the room");
+    let (emil, _) = Client::join(nodes[2], room, "emil");
+    expect_told(&mut observers, "emil has joined the room");
+    // Presence of one node is in order: now nothing of any of the three is on its way.
     broker.pause();
     for node in 0..NODES {
         eventually(DEADLINE, "the node notices", || cluster.broker(node)["state"] != "closed");
@@ -139,4 +142,6 @@ fn an_outage_makes_nobody_leave(broker: &mut dyn Broker, cluster: &Cluster, node
     expect_told(&mut observers[1..], "ann has left the room");
     dora.close();
     expect_told(&mut observers, "dora has left the room");
+    emil.close();
+    expect_told(&mut observers, "emil has left the room");
 }
