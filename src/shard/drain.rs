@@ -15,20 +15,15 @@ use crate::conn::{Kind, Phase};
 use crate::counters::Counter;
 use crate::id::{ConnId, Mode, ShardId};
 use crate::io::{CloseHow, Io};
-use crate::limits::DRAIN_PER_SECOND_MIN;
 use crate::payload::{Batch, Payload};
 use crate::protocol::event::put_system;
+use crate::shard::pace::Pace;
 use crate::shard::shared::{Farewell, Order};
 use crate::shard::{Shard, State};
-use crate::time::{Now, millis};
+use crate::time::Now;
 
 /// Connections told of the shutdown in one turn.
 const TOLD_PER_TURN: usize = 4096;
-/// Connections that a turn closes at least, while it keeps the pace: fifty shards that turned every
-/// millisecond for one or two each spent more on turns than on closes.
-const CLOSED_PER_TURN: u64 = 16;
-/// Longest pause between two such turns, in milliseconds.
-const PAUSE_MS_MAX: u64 = 20;
 
 /// A shutdown under way.
 #[derive(Debug)]
@@ -39,9 +34,7 @@ pub struct Drain {
     /// Who has to be closed, in a drawn order, from the back.
     unclosed: Vec<ConnId>,
     notice: Payload,
-    began: Now,
-    closed: u64,
-    per_second: u64,
+    pace: Pace,
     /// Whoever is left is cut.
     cut: bool,
     /// Longest wait that a client is asked for, in milliseconds.
@@ -91,8 +84,8 @@ impl<I: Io> Shard<I> {
         let mut unclosed: Vec<_> = state.conns.iter_mut().map(|(id, _)| id).collect();
         state.random.shuffle(&mut unclosed);
         let count = unclosed.len() as u64;
-        let half_grace_ms = (millis(state.limits.shutdown_grace) / 2).max(1);
-        let least = (DRAIN_PER_SECOND_MIN / state.shared.neighbours.len() as u64).max(1);
+        let grace = state.limits.shutdown_grace;
+        let pace = Pace::new(state.now, unclosed.len(), grace, state.shared.neighbours.len());
         let mut notice = Batch::default();
         put_system(&mut notice.bytes, "Server is shutting down");
         state.drain = Some(Drain {
@@ -100,9 +93,7 @@ impl<I: Io> Shard<I> {
             untold: unclosed.clone(),
             unclosed,
             notice: Payload::own(notice),
-            began: state.now,
-            closed: 0,
-            per_second: (count * 1000 / half_grace_ms).max(least),
+            pace,
             cut: false,
             // So that those who come back do it at some thousands a second.
             retry_ms_max: 1000 + count / 4,
@@ -127,13 +118,11 @@ impl<I: Io> Shard<I> {
             done += 1;
         }
         if drain.untold.is_empty() && state.now >= drain.due {
-            let pause = (CLOSED_PER_TURN * 1000 / drain.per_second).clamp(1, PAUSE_MS_MAX);
-            drain.due = Now(state.now.0 + pause);
-            let elapsed = state.now.since(drain.began);
-            let due = (millis(elapsed) + pause) * drain.per_second / 1000;
-            while drain.closed <= due {
+            drain.due = Now(state.now.0 + drain.pace.pause_ms());
+            let unanswered = state.conns.len().saturating_sub(drain.unclosed.len()) as u64;
+            for _ in 0..drain.pace.due(state.now, unanswered) {
                 let Some(id) = drain.unclosed.pop() else { break };
-                drain.closed += 1;
+                drain.pace.note_closed();
                 done += 1;
                 state.bid_farewell(id, drain.farewell, drain.retry_ms_max);
             }

@@ -25,6 +25,7 @@ pub mod meter;
 pub mod moving;
 pub mod opening;
 pub mod origin;
+mod pace;
 pub mod placing;
 pub mod receive;
 pub mod shared;
