@@ -34,7 +34,10 @@ pub struct Drain {
     /// Who has to be closed, in a drawn order, from the back.
     unclosed: Vec<ConnId>,
     notice: Payload,
-    pace: Pace,
+    began: Now,
+    /// How fast they are closed, once all are told: a pace that began before would have to make up
+    /// for the time that took, with all those closes at once.
+    pace: Option<Pace>,
     /// Whoever is left is cut.
     cut: bool,
     /// Longest wait that a client is asked for, in milliseconds.
@@ -84,8 +87,6 @@ impl<I: Io> Shard<I> {
         let mut unclosed: Vec<_> = state.conns.iter_mut().map(|(id, _)| id).collect();
         state.random.shuffle(&mut unclosed);
         let count = unclosed.len() as u64;
-        let grace = state.limits.shutdown_grace;
-        let pace = Pace::new(state.now, unclosed.len(), grace, state.shared.neighbours.len());
         let mut notice = Batch::default();
         put_system(&mut notice.bytes, "Server is shutting down");
         state.drain = Some(Drain {
@@ -93,7 +94,8 @@ impl<I: Io> Shard<I> {
             untold: unclosed.clone(),
             unclosed,
             notice: Payload::own(notice),
-            pace,
+            began: state.now,
+            pace: None,
             cut: false,
             // So that those who come back do it at some thousands a second.
             retry_ms_max: 1000 + count / 4,
@@ -118,11 +120,16 @@ impl<I: Io> Shard<I> {
             done += 1;
         }
         if drain.untold.is_empty() && state.now >= drain.due {
-            drain.due = Now(state.now.0 + drain.pace.pause_ms());
+            let grace = state.limits.shutdown_grace;
+            let left = grace.saturating_sub(state.now.since(drain.began));
+            let (count, shards) = (drain.unclosed.len(), state.shared.neighbours.len());
+            let new = || Pace::new(state.now, count, left, shards);
+            let pace = drain.pace.get_or_insert_with(new);
+            drain.due = Now(state.now.0 + pace.pause_ms());
             let unanswered = state.conns.len().saturating_sub(drain.unclosed.len()) as u64;
-            for _ in 0..drain.pace.due(state.now, unanswered) {
+            for _ in 0..pace.due(state.now, unanswered) {
                 let Some(id) = drain.unclosed.pop() else { break };
-                drain.pace.note_closed();
+                pace.note_closed();
                 done += 1;
                 state.bid_farewell(id, drain.farewell, drain.retry_ms_max);
             }
