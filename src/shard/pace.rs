@@ -1,6 +1,7 @@
 //! Turns the time of a shutdown into how many connections to close by now.
 //!
-//! In:    how many there are, and what is left of the grace; then the time, and who has not answered yet.
+//! In:    how many there are, and what is left of the grace; then the time, and who has not
+//!        answered yet.
 //! Out:   how many are to be closed in this turn.
 //! Never: lets those who do not answer hold up the others beyond three quarters of the grace.
 //!
