@@ -10,6 +10,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -290,6 +291,9 @@ async fn run_shard(task: Task) -> Result<(), String> {
         SetupError::Other { error: cause, .. } => format!("{error}{}", remedy(cause)),
         _ => error.to_string(),
     })?;
+    // Before anybody accepts: else the first newcomers take this shard for full.
+    let slots = task.ring.table_slots as usize;
+    task.shared.neighbour(task.id).free_slots.store(slots, Ordering::Relaxed);
     let _told = task.ready.send(Ok((task.id, io.ring_fd())));
     let Ok(peers) = task.peers.recv() else { return Ok(()) };
     io.set_peers(peers);
@@ -300,7 +304,7 @@ async fn run_shard(task: Task) -> Result<(), String> {
         placement: task.placement,
         bridge: task.bridge,
         ring: task.ring.how,
-        table_slots: task.ring.table_slots as usize,
+        table_slots: slots,
         seed: fastrand::u64(..),
     };
     let PlainHttp { routes, closes } = task.plain;
