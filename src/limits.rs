@@ -46,9 +46,8 @@ pub const DEADLINES_PER_TURN: usize = 1024;
 /// Connections that a shutdown closes a second at least, all shards together: with fifty of them, a
 /// minimum each closed a million in ten seconds, and who answered late was cut.
 pub const DRAIN_PER_SECOND_MIN: u64 = 2000;
-
 /// Connections of the process that a shutdown has closed and that have not answered yet, beyond
-/// which it closes no more than it must: a second of what a core can do.
+/// which it closes no more than it must: what one core was seen to close in a second and a half.
 pub const DRAIN_UNANSWERED_MAX: u64 = 1 << 14;
 /// Share of a table (one in so many) that those who sit leave free: for newcomers, until they are
 /// sent to another shard or refused.

@@ -10,10 +10,10 @@
 //! hears answers puts them off until `client.close_timeout` has passed, and calls clients cut that
 //! did nothing wrong.
 
+use std::time::Duration;
+
 use crate::limits::{DRAIN_PER_SECOND_MIN, DRAIN_UNANSWERED_MAX};
 use crate::time::{Now, millis};
-
-use std::time::Duration;
 
 /// Connections that a turn closes at least, while it keeps the pace: fifty shards that turned every
 /// millisecond for one or two each spent more on turns than on closes.
